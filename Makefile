@@ -1,0 +1,69 @@
+# selftrain: `make` alone lists the targets.
+#   make run                                     the quickstart, from nothing
+#   make run RECIPE=smoke ARGS="--out runs/try"  another recipe, further arguments
+#   make test ARGS="-k calculator -n 2"          some tests, in two processes
+#   make run PYTHON=python3.12                   another Python for .venv
+#   make run PIP_ARGS="--extra-index-url URL"    another source of packages, e.g. a CPU or CUDA build of torch
+
+PYTHON ?= python3
+VENV ?= .venv
+RECIPE ?= quickstart
+ARGS ?=
+PIP_ARGS ?=
+
+BIN := $(VENV)/bin
+INPUTS := pyproject.toml constraints.txt
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format clean
+.DELETE_ON_ERROR:
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: $(VENV)/.installed-run ## Install what is missing, get the model, run a recipe (RECIPE=quickstart ARGS=)
+	$(BIN)/selftrain run $(RECIPE) $(ARGS)
+
+test: $(VENV)/.installed-dev ## Install what is missing, run the tests (ARGS= goes to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev ## Format, lint, strict types, layer test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+format: $(VENV)/.installed-dev ## Format the code and sort its imports
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove .venv and the tools' caches; runs/ stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# One stamp a set of packages: installed again only when pyproject.toml or constraints.txt changes.
+$(VENV)/.installed-run: $(VENV)/.made $(INPUTS)
+	@echo "Installing selftrain with its problems (gym) into $(VENV); the first time takes some minutes."
+	$(INSTALL) -e '.[gym]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.made $(INPUTS)
+	@echo "Installing selftrain with problems and tools (gym, dev) into $(VENV); the first time takes some minutes."
+	$(INSTALL) -e '.[dev,gym]'
+	@touch $@ $(VENV)/.installed-run
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: Python 3.11 or newer is needed, got: $$($(PYTHON) --version 2>&1 || true)"; \
+	  echo "  Install one and name it: make run PYTHON=python3.12"; exit 2; } >&2
+	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || { \
+	  echo "error: a C compiler is needed (reasoning-gym, the quickstart's problems, builds pycosat), none is on the path"; \
+	  echo "  Debian, Ubuntu: apt install build-essential python3-dev    Fedora: dnf install gcc python3-devel    macOS: xcode-select --install"; \
+	  exit 2; } >&2
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || { \
+	  echo "error: Python's headers are needed (reasoning-gym, the quickstart's problems, builds pycosat), Python.h was not found"; \
+	  echo "  Debian, Ubuntu: apt install python3-dev    Fedora: dnf install python3-devel"; exit 2; } >&2
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "error: $(PYTHON) could not make a virtual environment"; \
+	  echo "  Debian, Ubuntu: apt install python3-venv"; exit 2; } >&2
+	@touch $@

@@ -1,0 +1,36 @@
+"""selftrain: make a small language model reason better by training it on its own checked answers.
+
+    import selftrain
+    results = selftrain.run("quickstart")             # a recipe's name, a YAML file, or a RunConfig
+
+The method is DPO-augmented self-training (Wang, Li, Lu; ACL 2024). Importing this package loads no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["RunConfig", "__version__", "load_config", "run"]
+
+if TYPE_CHECKING:
+    from selftrain.api import run
+    from selftrain.config import RunConfig
+    from selftrain.recipe import load_config
+
+
+def __getattr__(name: str) -> Any:
+    """Load public names on first use, so that `import selftrain` stays light."""
+    if name == "RunConfig":
+        from selftrain.config import RunConfig
+
+        return RunConfig
+    if name == "load_config":
+        from selftrain.recipe import load_config
+
+        return load_config
+    if name == "run":
+        from selftrain.api import run
+
+        return run
+    raise AttributeError(f"module 'selftrain' has no attribute {name!r}")

@@ -1,0 +1,58 @@
+"""`run`: from a configuration to a finished run folder. What the command line calls, and Python users too."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import RunConfig
+from selftrain.errors import RunError
+from selftrain.progress import Progress, Silent
+from selftrain.recipe import load_config
+
+
+def run(
+    config: RunConfig | str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Carry out a run, or go on with one that was cut off, and return its results (also in results.json).
+
+    Args:
+        config: a recipe's name, the path of a YAML file, or a `RunConfig`.
+        overrides: `section.field=value`, on top of a recipe or file.
+        out: the run folder; default `runs/NAME`.
+
+    Raises:
+        UserError: whatever the user can put right; see `selftrain.errors`.
+    """
+    if not isinstance(config, RunConfig):
+        config = load_config(str(config), overrides)
+    folder = Path(out) if out is not None else Path("runs") / config.name
+    progress = progress or Silent()
+    check_disk(folder, config.compute.min_free_disk_gb)
+
+    from selftrain.report.write import write_report
+    from selftrain.rundir import RunDir
+    from selftrain.runner import Runner
+
+    with RunDir.open(folder, config) as rundir:
+        Runner(config, rundir, progress).run()
+        return write_report(folder)
+
+
+def check_disk(folder: Path, needed_gb: float) -> None:
+    """Refuse to start where too little disk is free."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    free_gb = shutil.disk_usage(place).free / 1e9
+    if free_gb < needed_gb:
+        raise RunError(
+            f"{place}: {free_gb:.1f} GB of disk are free, the run needs {needed_gb:.1f} GB.",
+            "Free some space, choose another folder with --out, or lower compute.min_free_disk_gb.",
+        )

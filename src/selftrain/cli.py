@@ -1,0 +1,144 @@
+"""The `selftrain` command: parses, calls, prints. Data goes to stdout, everything else to stderr.
+
+Exit codes: 0 done, 2 something that the user can put right (one message, no traceback), 130 interrupted.
+Heavy imports happen inside the verbs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from selftrain.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Make a small language model reason better by training it on its own checked answers.\n\n"
+    "Start here:  selftrain run quickstart   (a real 135 M model, offline, minutes on a laptop)\n"
+    'Then:        selftrain ask runs/quickstart/model "6 boxes of 7 pens. How many pens?"',
+)
+recipes_app = typer.Typer(
+    no_args_is_help=False, help="The recipes that come with selftrain.", invoke_without_command=True
+)
+app.add_typer(recipes_app, name="recipes")
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (see `selftrain recipes`) or a YAML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings to change: section.field=value, e.g. training.dpo.beta=0.1")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/NAME. Run again to go on.")] = None,
+) -> None:
+    """Train a model on its own checked answers, or go on with a run that was cut off.
+
+    Examples:
+
+      selftrain run quickstart
+
+      selftrain run quickstart method=st --out runs/st
+
+      selftrain run quickstart 'baselines=[st, sft-matched]'   (adds arms to the same run)
+    """
+    from selftrain.api import run as run_recipe
+    from selftrain.report.text import results_text
+    from selftrain.terminal import make_progress
+
+    results = run_recipe(recipe, overrides or [], out=out, progress=make_progress())
+    print(results_text(results))
+
+
+@app.command()
+def ask(
+    model: Annotated[str, typer.Argument(help="A delivered model's folder, a hub name, or smollm2-135m.")],
+    question: Annotated[str, typer.Argument(help="The question.")],
+    calculator: Annotated[bool, typer.Option(help="Compute <<...>> annotations while decoding.")] = True,
+) -> None:
+    """Answer one question and show what the calculator computed."""
+    from selftrain.use import marked_calls, open_model
+
+    tutor = open_model(model, say=_say)
+    completion = tutor.ask(question, calculator=calculator)
+    print(completion.text)
+    computed = marked_calls(completion, tutor.codec)
+    _say(f"calculator: {', '.join(computed) if computed else 'no call'}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A delivered model's folder, a hub name, or smollm2-135m.")],
+    data: Annotated[list[str], typer.Option(help="A source (asdiv, svamp, ...) with SOURCE=PATH, or a JSONL file.")],
+    take: Annotated[int | None, typer.Option(help="Only this many problems of each set.")] = None,
+    calculator: Annotated[bool, typer.Option(help="Compute <<...>> annotations while decoding.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Write the judged completions there, as JSONL.")] = None,
+) -> None:
+    """Accuracy of a model on sets of problems, strict and flexible extraction side by side."""
+    from selftrain.evaluate import evaluate_sets
+    from selftrain.terminal import make_progress
+
+    print(evaluate_sets(model, data, take=take, calculator=calculator, out=out, progress=make_progress()))
+
+
+@app.command()
+def report(run_folder: Annotated[Path, typer.Argument(help="A run folder, finished or not.")]) -> None:
+    """Make results.json and report.html again from the run folder's files alone."""
+    from selftrain.report.text import results_text
+    from selftrain.report.write import write_report
+
+    print(results_text(write_report(run_folder)))
+    _say(f"{run_folder / 'report.html'}")
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed, which device and precision would be used, and what can be reached."""
+    from selftrain.doctor import collect
+
+    for check in collect():
+        mark = {True: "ok ", False: "NO ", None: "-  "}[check.ok]
+        print(f"{mark} {check.name:<20} {check.detail}" + (f"\n     {check.hint}" if check.hint else ""))
+
+
+@recipes_app.callback()
+def recipes(context: typer.Context) -> None:
+    """List the recipes."""
+    if context.invoked_subcommand is not None:
+        return
+    import yaml
+
+    from selftrain.recipe import recipe_names, recipe_text
+
+    for name in recipe_names():
+        print(f"{name:<16} {yaml.safe_load(recipe_text(name)).get('description', '')}")
+
+
+@recipes_app.command("show")
+def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name.")]) -> None:
+    """Print a recipe's YAML, to copy and change."""
+    from selftrain.recipe import recipe_text
+
+    print(recipe_text(name), end="")
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Entry point: turns a `UserError` into one message and exit code 2; a bug keeps its traceback."""
+    try:
+        app()
+    except UserError as error:
+        _say(f"error: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        _say("Interrupted. Run the same command again to go on.")
+        raise SystemExit(130) from None

@@ -1,0 +1,152 @@
+"""Your own problems: JSONL, a JSON list or CSV, with a mapping from our field names to the file's columns.
+
+    DataSpec(source="file", path="my.jsonl", fields={"question": "prompt", "answer": "target"})
+
+Our fields are question, answer, rationale, id and group; a column that is not mapped is looked for under its
+usual names (`USUAL_NAMES`). An answer that holds `####`, as GSM8K's, is split into rationale and answer.
+A rationale without annotations gets them where its plain equations are right (`params: {annotate: false}` leaves
+it as it is). Ids are "FILE/ID", or "FILE/LINE" without an id column. Rows without an answer are refused.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+
+from selftrain.calculator.annotation import canonicalise
+from selftrain.calculator.equations import annotate_equations
+from selftrain.calculator.expression import canonical
+from selftrain.config import DataSpec
+from selftrain.data.base import LoadedSet, number_text, source, with_answer
+from selftrain.data.reading import Row, file_digest, open_path, read_rows
+from selftrain.errors import DataError, nearest
+from selftrain.records import Problem
+from selftrain.verify.numeric import parse_number
+
+MARK = "####"
+OTHER_ANSWER = "rationale ends in another answer"
+USUAL_NAMES: dict[str, tuple[str, ...]] = {
+    "question": ("question", "problem", "prompt", "input", "query"),
+    "answer": ("answer", "final_answer", "final_ans", "target", "label", "gold"),
+    "rationale": ("rationale", "solution", "reasoning", "explanation"),
+    "id": ("id", "problem_id", "question_id"),
+    "group": ("group", "template"),
+}
+Columns = Mapping[str, str]
+
+
+@source("file", params=["annotate"], takes_fields=True)
+def load_file(spec: DataSpec, offline: bool) -> LoadedSet:
+    """Every row of the file; those whose rationale ends in another answer than theirs are skipped and counted."""
+    if spec.path is None:
+        raise DataError(f"{spec.label}: source file needs a path.", "Write path: my.jsonl.")
+    annotate = spec.params.get("annotate", True)
+    if not isinstance(annotate, bool):
+        raise DataError(f"{spec.label}: params.annotate: expected true or false, got {annotate!r}.")
+    path = open_path(spec.path, "a file of rows with questions and answers")
+    rows = read_rows(path)
+    columns = find_columns(spec.fields, _names(rows), path)
+    problems: list[Problem] = []
+    skipped: collections.Counter[str] = collections.Counter()
+    lines: dict[str, str] = {}
+    for row in rows:
+        made = _problem(row, columns, path.stem, annotate)
+        if made is None:
+            skipped[OTHER_ANSWER] += 1
+            continue
+        if made.id in lines:
+            raise DataError(
+                f"{row.where}: id {made.id!r} was used before, at {lines[made.id]}.", "Give each row its own id."
+            )
+        lines[made.id] = row.where
+        problems.append(made)
+    return LoadedSet(problems, dict(skipped), [f"columns {dict(columns)}"], file_digest(path))
+
+
+def find_columns(fields: Mapping[str, str], names: Iterable[str], path: Path) -> dict[str, str]:
+    """Which column each of our fields is read from: as mapped, else by its usual names (case does not matter).
+
+    Raises:
+        DataError: a mapping of an unknown field or to a column that is not there, or no question or answer.
+    """
+    found = list(names)
+    by_case = {name.lower(): name for name in reversed(found)}
+    shown = ", ".join(found[:20]) or "none"
+    columns: dict[str, str] = {}
+    for ours, theirs in fields.items():
+        if ours not in USUAL_NAMES:
+            close = nearest(ours, USUAL_NAMES)
+            hint = f"Did you mean {close!r}?" if close else None
+            raise DataError(f"fields: unknown field {ours!r}; fields: {', '.join(USUAL_NAMES)}.", hint)
+        if theirs not in found:
+            close = nearest(theirs, found)
+            hint = f"Did you mean {close!r}?" if close else None
+            raise DataError(f"{path}: fields.{ours} names column {theirs!r}; columns found: {shown}.", hint)
+        columns[ours] = theirs
+    for ours, usual in USUAL_NAMES.items():
+        match = next((by_case[name] for name in usual if name in by_case), None)
+        if match is not None and match not in columns.values():
+            columns.setdefault(ours, match)
+    for ours in ("question", "answer"):
+        if ours not in columns and not (ours == "answer" and "rationale" in columns):
+            raise DataError(
+                f"{path}: no column for {ours!r} was found; columns found: {shown}.",
+                f"Name it: fields: {{{ours}: COLUMN}}.",
+            )
+    return columns
+
+
+def _names(rows: Iterable[Row]) -> list[str]:
+    """Every column name of a file, in order of appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row.values))
+
+
+def _problem(row: Row, columns: Columns, stem: str, annotate: bool) -> Problem | None:
+    """The row's problem; None where its rationale ends in another answer."""
+    stated, steps = _value(row, columns, "answer"), _value(row, columns, "rationale")
+    if stated is not None and MARK in stated:
+        head, _, stated = stated.rpartition(MARK)
+        steps = steps or head
+    if steps is not None and MARK in steps:
+        steps, _, last = steps.rpartition(MARK)
+        stated = stated or last
+        if _cleaned(last) != _cleaned(stated):
+            return None
+    if not stated or not stated.strip():
+        raise DataError(
+            f"{row.where}: expected an answer in {columns.get('answer', columns.get('rationale'))!r}, got none.",
+            "Every row needs an answer that can be checked.",
+        )
+    answer = _cleaned(stated)
+    rationale = with_answer(_annotated(steps, annotate), answer) if steps and steps.strip() else None
+    identity = _value(row, columns, "id") or row.key
+    return Problem(
+        f"{stem}/{identity}", row.text(columns["question"]), answer, rationale, _value(row, columns, "group")
+    )
+
+
+def _value(row: Row, columns: Columns, ours: str) -> str | None:
+    """A column's value as text; None where the column, or the value, is not there."""
+    value = row.values.get(columns[ours]) if ours in columns else None
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f"{row.where}: expected text or a number in {columns[ours]!r}, got {type(value).__name__}.")
+    return row.checked(value if isinstance(value, str) else number_text(value) or str(value), columns[ours])
+
+
+def _cleaned(answer: str) -> str:
+    """The canonical writing of an answer that the verifier reads as a number ("5/2" too), else itself, stripped."""
+    value = parse_number(answer)
+    if value is None or Fraction(canonical(value)) != value:
+        return answer.strip()
+    return canonical(value)
+
+
+def _annotated(steps: str, annotate: bool) -> str:
+    text = steps.strip()
+    if annotate and "<<" not in text:
+        text = annotate_equations(text)
+    return canonicalise(text, "angle")

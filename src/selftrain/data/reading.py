@@ -1,0 +1,182 @@
+"""Rows from files: JSONL, a JSON list, CSV. Every complaint names the file and the line.
+
+    for row in read_rows(path): row.where, row.values        # "my.jsonl, line 3", {"question": ...}
+
+A file is data, never trusted: lines, files and texts are bounded by counts, and only UTF-8 is read.
+Leaves out: Parquet and compressed files (convert them, or name the hub data set).
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from selftrain.errors import DataError
+
+MAX_LINE_BYTES = 1_000_000
+MAX_FILE_BYTES = 1_000_000_000
+MAX_TEXT_CHARS = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row: where it stands (for messages), a key that names it in its file (for ids), its values."""
+
+    where: str
+    key: str
+    values: Mapping[str, Any]
+
+    def text(self, column: str) -> str:
+        """A value that must be a text that is not blank, stripped.
+
+        Raises:
+            DataError: missing, of another type, blank, too long, or not writable as UTF-8.
+        """
+        value = self.values.get(column)
+        if not isinstance(value, str) or not value.strip():
+            got = "nothing" if value is None else "an empty text" if isinstance(value, str) else type(value).__name__
+            raise DataError(f"{self.where}: expected a text in {column!r}, got {got}.")
+        return self.checked(value.strip(), column)
+
+    def checked(self, text: str, column: str) -> str:
+        """The text itself, if it is of bearable length and can be written as UTF-8."""
+        if len(text) > MAX_TEXT_CHARS:
+            raise DataError(f"{self.where}: {column!r} has {len(text)} characters, at most {MAX_TEXT_CHARS} are read.")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(f"{self.where}: {column!r} holds half a character pair ({error.reason}).") from error
+        return text
+
+
+def open_path(path: str, expected: str) -> Path:
+    """The path of a file that is there and not empty.
+
+    Raises:
+        DataError: it is not, or is no file; `expected` says what should stand there.
+    """
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise DataError(
+            f"{path}: expected {expected}, but there is no such file.",
+            f"Give the file's path (relative ones start at {Path.cwd()}).",
+        )
+    if not found.is_file():
+        raise DataError(f"{path}: expected {expected}, got a folder or device.")
+    size = found.stat().st_size
+    if size == 0:
+        raise DataError(f"{path}: expected {expected}, got an empty file.")
+    if size > MAX_FILE_BYTES:
+        raise DataError(f"{path}: {size} bytes; at most {MAX_FILE_BYTES} are read.", "Split it or take a part of it.")
+    return found
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_text(path: Path) -> str:
+    """A whole file as text; wrong encoding is named by its line."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, content.count(b"\n", 0, error.start) + 1) from error
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a .csv, .json (a list) or JSON-lines file, in order.
+
+    Raises:
+        DataError: unreadable, wrong encoding, not JSON or CSV, a row that is no object; with its line.
+    """
+    if path.suffix.lower() == ".csv":
+        rows = list(_csv_rows(path))
+    elif path.suffix.lower() == ".json" and read_text(path).lstrip().startswith("["):
+        rows = _list_rows(path)
+    else:
+        rows = list(_json_line_rows(path))
+    if not rows:
+        raise DataError(f"{path}: expected rows, got none.")
+    return rows
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines, each of bounded length and valid UTF-8; a byte-order mark is dropped."""
+    try:
+        with path.open("rb") as stream:
+            number = 0
+            while content := stream.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(content) > MAX_LINE_BYTES:
+                    raise DataError(f"{path}, line {number}: longer than {MAX_LINE_BYTES} bytes.", "One row a line?")
+                try:
+                    yield number, content.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise _not_utf8(path, number) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def _not_utf8(path: Path, number: int) -> DataError:
+    return DataError(f"{path}, line {number}: expected UTF-8 text, got other bytes.", "Save the file as UTF-8.")
+
+
+def _json_line_rows(path: Path) -> Iterator[Row]:
+    for number, line in _lines(path):
+        if line.strip():
+            where = f"{path}, line {number}"
+            yield Row(where, str(number), _object(_parsed(line, where), where))
+
+
+def _list_rows(path: Path) -> list[Row]:
+    items = _parsed(read_text(path), str(path))
+    places = [f"{path}, row {number}" for number in range(1, len(items) + 1)]
+    return [
+        Row(where, str(number), _object(item, where))
+        for number, (item, where) in enumerate(zip(items, places, strict=True), start=1)
+    ]
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    reader = csv.reader((line for _, line in _lines(path)), strict=True)
+    header: list[str] | None = None
+    try:
+        for cells in reader:
+            where = f"{path}, line {reader.line_num}"
+            if not cells:
+                continue
+            if header is None:
+                header = [name.strip() for name in cells]
+                continue
+            if len(cells) != len(header):
+                raise DataError(f"{where}: expected {len(header)} columns as in the header, got {len(cells)}.")
+            yield Row(where, str(reader.line_num), dict(zip(header, cells, strict=True)))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        at = f", line {error.lineno}" if "line" not in where else ""
+        raise DataError(f"{where}{at}: not JSON ({error.msg}, character {error.colno}).") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not JSON that can be read ({type(error).__name__}).") from error
+
+
+def _object(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: expected an object with named fields, got {type(value).__name__}.")
+    return value

@@ -1,0 +1,55 @@
+"""The error tree: what a user can put right is a `UserError`, anything else is a bug.
+
+    SelftrainError
+    └── UserError          exit code 2, one message, no traceback
+        ├── ConfigError    a recipe, field or value that cannot be used
+        ├── DataError      a data file or row that cannot be used (names the line)
+        ├── ModelError     weights or a tokenizer that cannot be found or used
+        └── RunError       a run folder that cannot be used (another run, locked, disk full)
+
+A message says what was expected and what was got; `hint` is what to do, on a line of its own.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SelftrainError(Exception):
+    """Root of every error that selftrain raises on purpose."""
+
+
+class UserError(SelftrainError):
+    """Something that the user can put right; the command line prints it and exits with 2."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message if hint is None else f"{message}\n{hint}")
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(UserError):
+    """A recipe, a field or a value that cannot be used."""
+
+
+class DataError(UserError):
+    """A data file or a row that cannot be used."""
+
+
+class ModelError(UserError):
+    """Weights or a tokenizer that cannot be found or used."""
+
+
+class RunError(UserError):
+    """A run folder that cannot be used."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name closest to `name`, or None when nothing is near.
+
+    >>> nearest("trainin", ["training", "sampling"])
+    'training'
+    """
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return found[0] if found else None

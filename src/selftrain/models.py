@@ -1,0 +1,231 @@
+"""Models: the one place that knows decoder-only from encoder-decoder. Loads, saves, runs forwards.
+
+    model = load_model(path, device="cpu", precision="fp32")
+    hidden, labels, rows = target_hidden(model.module, prompts, targets, pad_id=model.pad_id)
+    logits = head_logits(model.module, hidden)
+
+The family is read from the loaded config, never guessed from a name. Weights are safetensors only, and
+remote code runs only when asked for. Loss masks come from lengths: pad ids are never looked at, since
+in many models pad is the end token. Sampling has forwards of its own (`sampling/`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from selftrain.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Ids = Sequence[int]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+    """A loaded model: its transformers module and tokenizer, where it came from, and its digest."""
+
+    module: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    path: Path
+    digest: str
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends a completion."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills a batch; its value never matters."""
+        return int(self.tokenizer.pad_token_id or 0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.module.parameters()).device
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters, the embedding counted once (N in the FLOP formulas)."""
+        return sum(p.numel() for p in self.module.parameters())
+
+
+def is_encoder_decoder(module: nn.Module) -> bool:
+    """Whether prompts go to an encoder of their own."""
+    return bool(module.config.is_encoder_decoder)  # type: ignore[union-attr]
+
+
+def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder.
+
+    Raises:
+        ModelError: no tokenizer there, or one without an end token.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: no tokenizer could be loaded ({_first_line(error)}).") from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"{path}: the tokenizer has no end token (EOS), so completions could never stop.",
+            "Set `eos_token` in its tokenizer_config.json.",
+        )
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def load_model(
+    path: Path, *, digest: str, device: str = "cpu", precision: str = "fp32", trust_remote_code: bool = False
+) -> LanguageModel:
+    """Load a transformers folder (safetensors) for training or sampling, in evaluation mode.
+
+    Raises:
+        ModelError: the folder holds no model that transformers can load, or one that does not fit its tokenizer.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a stage has a line of its own
+    tokenizer = load_tokenizer(path, trust_remote_code)
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        module = kind.from_pretrained(
+            path, dtype=DTYPES[precision], use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: no model could be loaded ({_first_line(error)}).") from error
+    rows = module.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(f"{path}: the tokenizer has {len(tokenizer)} tokens, the embedding only {rows} rows.")
+    return LanguageModel(module.to(device).eval(), tokenizer, path, digest)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def save_model(model: LanguageModel, path: Path) -> str:
+    """Save as a plain transformers folder, whole or not at all. Returns the digest of the weights."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.module.save_pretrained(temporary)  # type: ignore[operator]
+    model.tokenizer.save_pretrained(temporary)
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(temporary, path)
+    return weights_digest(path)
+
+
+def weights_digest(path: Path) -> str:
+    """SHA-256 over the contents of a folder's safetensors files, in name order."""
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def state_digest(module: nn.Module) -> str:
+    """SHA-256 over parameters in memory; equal for equal weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def max_positions(module: nn.Module) -> int | None:
+    """How many positions the model knows; None where there is no such bound (T5's relative positions)."""
+    if is_encoder_decoder(module):
+        return None
+    return getattr(module.config, "max_position_embeddings", None)
+
+
+def target_hidden(
+    module: nn.Module, prompts: Sequence[Ids], targets: Sequence[Ids], pad_id: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One padded forward; the hidden states that predict the targets' tokens.
+
+    Args:
+        prompts: B prompts, none empty.
+        targets: B targets, end token included.
+
+    Returns:
+        hidden [N, D] for the N target tokens of all rows in order, labels [N], and rows [N] (the row of each).
+    """
+    device = next(module.parameters()).device
+    if is_encoder_decoder(module):
+        hidden = _encoder_decoder_hidden(module, prompts, targets, pad_id, device)
+        starts = [0] * len(targets)
+    else:
+        sequences = [[*prompt, *target[:-1]] for prompt, target in zip(prompts, targets, strict=True)]
+        ids, mask = _padded(sequences, pad_id, device)
+        hidden = module.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state  # type: ignore[operator]
+        starts = [len(prompt) - 1 for prompt in prompts]  # the last prompt token predicts the first target token
+    rows = torch.tensor([row for row, target in enumerate(targets) for _ in target], device=device)
+    columns = torch.tensor(
+        [start + i for start, target in zip(starts, targets, strict=True) for i in range(len(target))], device=device
+    )
+    labels = torch.tensor([token for target in targets for token in target], device=device)
+    return hidden[rows, columns], labels, rows
+
+
+def _encoder_decoder_hidden(
+    module: Any, prompts: Sequence[Ids], targets: Sequence[Ids], pad_id: int, device: torch.device
+) -> Tensor:
+    ids, mask = _padded(prompts, pad_id, device)
+    start = module.config.decoder_start_token_id
+    inputs, input_mask = _padded([[start, *target[:-1]] for target in targets], pad_id, device)
+    encoded = module.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+    out = module.get_decoder()(
+        input_ids=inputs,
+        attention_mask=input_mask,
+        encoder_hidden_states=encoded,
+        encoder_attention_mask=mask,
+        use_cache=False,
+    )
+    return out.last_hidden_state  # type: ignore[no-any-return]
+
+
+def _padded(sequences: Sequence[Ids], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """ids [B, T] filled on the right, and mask [B, T] from the lengths."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    width = int(lengths.max())
+    ids = torch.tensor([[*sequence, *[pad_id] * (width - len(sequence))] for sequence in sequences])
+    mask = (torch.arange(width)[None, :] < lengths[:, None]).long()
+    return ids.to(device), mask.to(device)
+
+
+def head_logits(module: nn.Module, hidden: Tensor) -> Tensor:
+    """Logits [N, V] of hidden states [N, D]: the head, with T5's scaling and Gemma's soft cap where configured."""
+    config: Any = module.config
+    if getattr(config, "scale_decoder_outputs", False):
+        hidden = hidden * (config.d_model**-0.5)
+    logits: Tensor = module.get_output_embeddings()(hidden)  # type: ignore[operator]
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def set_dropout(module: nn.Module, probability: float | None) -> None:
+    """Override every dropout of the model (`None` leaves the config's): module layers, and attention's own rates."""
+    if probability is None:
+        return
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = probability
+        if hasattr(part, "attention_dropout") and isinstance(part.attention_dropout, float):
+            part.attention_dropout = probability  # type: ignore[assignment]

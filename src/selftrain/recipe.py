@@ -1,0 +1,154 @@
+"""Recipes: whole runs as YAML, found by name or path, with dotted overrides from the command line.
+
+    config = load_config("quickstart", ["training.dpo.beta=0.1", "data.test.0.take=50"])
+
+An unknown recipe, field or value is a `ConfigError` that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from selftrain.config import RunConfig
+from selftrain.errors import ConfigError, nearest
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    folder = resources.files("selftrain") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def recipe_text(name_or_path: str) -> str:
+    """A recipe's YAML text.
+
+    Raises:
+        ConfigError: neither a recipe's name nor a readable file.
+    """
+    if name_or_path in recipe_names():
+        return (resources.files("selftrain") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}).") from error
+    close = nearest(name_or_path, recipe_names())
+    known = ", ".join(recipe_names())
+    raise ConfigError(
+        f"No recipe or YAML file is called {name_or_path!r}; recipes: {known}.",
+        f"Did you mean {close!r}?" if close else "Give one of these names, or the path of a .yaml file.",
+    )
+
+
+def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """A recipe with overrides (`section.field=value`, value read as YAML) as a checked configuration.
+
+    Raises:
+        ConfigError: unknown recipe or field, or a value of the wrong type or range.
+    """
+    try:
+        tree = yaml.safe_load(recipe_text(name_or_path))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name_or_path}: not valid YAML ({_one_line(error)}).") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{name_or_path}: expected a mapping of sections, got {type(tree).__name__}.")
+    for override in overrides:
+        _apply(tree, override)
+    return config_from(tree)
+
+
+def config_from(tree: dict[str, Any]) -> RunConfig:
+    """A checked configuration from plain values; errors name the field, what was expected and what was got."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(*_explain(error)) from error
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"Expected section.field=value, got {override!r}.")
+    *parents, last = path.split(".")
+    node: Any = tree
+    for part in parents:
+        node = _child(node, part, path)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {text!r} is not a YAML value ({_one_line(error)}).") from error
+    value = _number(value)
+    if isinstance(node, list):
+        node[_index(node, last, path)] = value
+    else:
+        node[last] = value
+
+
+def _child(node: Any, part: str, path: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, path)]
+    if isinstance(node.get(part), str) and part in ("train", "unlabelled", "validation"):
+        raise ConfigError(f"{path}: the recipe gives this set as one string; override the whole set instead.")
+    if not isinstance(node.get(part), (dict, list)):
+        node[part] = {}
+    return node[part]
+
+
+def _index(node: list[Any], part: str, path: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ConfigError(f"{path}: expected an index below {len(node)}, got {part!r}.")
+    return int(part)
+
+
+def _number(value: Any) -> Any:
+    """YAML reads 1e-4 as a string; people mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _explain(error: ValidationError) -> tuple[str, str | None]:
+    """The first problem of a validation error as a message and a hint."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(problem["loc"][:-1])
+        close = nearest(str(problem["loc"][-1]), known)
+        hint = f"Did you mean {'.'.join([*map(str, problem['loc'][:-1]), close])!r}?" if close else None
+        return f"Unknown field {where!r}; known there: {', '.join(known)}.", hint
+    got = "nothing" if problem["type"] == "missing" else repr(problem["input"])[:120]
+    more = len(error.errors()) - 1
+    rest = f" ({more} more)" if more else ""
+    return f"{where or 'configuration'}: {problem['msg'].removeprefix('Value error, ')}, got {got}.{rest}", None
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    """The field names of the section that a location points to."""
+    section: Any = RunConfig
+    for part in location:
+        if isinstance(part, int):
+            continue
+        section = _section(section.model_fields[part].annotation)
+    return sorted(section.model_fields)
+
+
+def _section(annotation: Any) -> Any:
+    """The section class inside an annotation such as `Spec | None` or `list[Spec]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section(argument) for argument in get_args(annotation))
+    return next((section for section in found if section is not None), None)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

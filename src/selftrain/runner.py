@@ -1,0 +1,176 @@
+"""The stages of a run bound to its folder: what loop.py calls. Decides nothing about the algorithm.
+
+    Runner(config, rundir, progress).run()
+
+Each method is one stage: it names the stage's folder, inputs and settings, and hands over to `stages/`. Models
+travel as `ModelRef`s; weights are loaded where they are used, and weights that nothing needs any more are
+released. Test sets are read by `evaluate` alone and by nothing that decides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from selftrain.config import RunConfig
+from selftrain.loop import self_train
+from selftrain.progress import Progress
+from selftrain.rundir import RunDir, StageResult
+from selftrain.workbench import ModelRef, Workbench
+
+Samples = StageResult
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One way to train on the run's data; every arm shares base model and warm-up."""
+
+    name: str
+    method: str
+    matched: bool = False
+
+    @property
+    def prefix(self) -> str:
+        """Folder prefix of its stages; the main arm has none."""
+        return "" if self.name == "main" else f"baseline-{self.name}/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Iteration:
+    """One turn of an arm's loop."""
+
+    arm: Arm
+    number: int
+
+    @property
+    def name(self) -> str:
+        """Folder of its stages."""
+        return f"{self.arm.prefix}{self.number}-iteration"
+
+
+def arms_of(config: RunConfig) -> list[Arm]:
+    """The run's method first, then its baselines."""
+    baselines = {
+        "st": Arm("st", "st"),
+        "st-matched": Arm("st-matched", "st", matched=True),
+        "sft-matched": Arm("sft-matched", "sft", matched=True),
+    }
+    return [Arm("main", config.method), *(baselines[name] for name in config.baselines)]
+
+
+class Runner:
+    """What loop.py calls `work`."""
+
+    def __init__(self, config: RunConfig, rundir: RunDir, progress: Progress) -> None:
+        self.config, self.rundir, self.progress = config, rundir, progress
+        self.bench = Workbench(config, rundir, progress)
+        self.last_sft_steps: dict[str, int] = {}
+        self._validation: dict[str, list[tuple[float, ModelRef]]] = {}
+        self._stop = False
+
+    def run(self) -> None:
+        """Every arm, the final evaluations, and the delivered model."""
+        self.bench.prepare()
+        delivered = None
+        for arm in arms_of(self.config):
+            model = self_train(self, arm)
+            if delivered is None:
+                delivered = model
+                self.bench.deliver(model)
+                self.bench.evaluate_without_calculator(self.base(), "0-base")
+                self.bench.evaluate_without_calculator(model, "final")
+        if delivered is not None:
+            self.bench.release_all_but(delivered)
+        self.rundir.journal("end")
+
+    def base(self) -> ModelRef:
+        """f0."""
+        return self.bench.base
+
+    def gold(self) -> StageResult:
+        """L as training examples."""
+        return self.bench.select([], "0-warmup")
+
+    def iterations(self, arm: Arm) -> Iterator[Iteration]:
+        """1, 2, ... until the schedule's number, or until validation stops getting better (`schedule.patience`)."""
+        schedule = self.config.schedule
+        for number in range(1, schedule.iterations + 1):
+            yield Iteration(arm, number)
+            scores = [score for score, _ in self._validation.get(arm.name, [])]
+            if schedule.patience and len(scores) - 1 - _argmax(scores) >= schedule.patience:
+                self.progress.say(f"No better validation accuracy for {schedule.patience} iteration(s): stopping.")
+                return
+
+    def start(self, base: ModelRef, model: ModelRef) -> ModelRef:
+        """The weights that an SFT starts from (paper: always the base model)."""
+        return base if self.config.schedule.start_from == "base" else model
+
+    def sft(self, start: ModelRef, examples: StageResult, at: str) -> ModelRef:
+        """f' = SFT(start, examples)."""
+        return self.bench.sft(start, examples, at)
+
+    def sft_matched(self, base: ModelRef, labelled: StageResult, arm: Arm) -> ModelRef:
+        """SFT on L alone for as many optimiser steps as the main arm's last SFT."""
+        at = f"{arm.prefix}sft-matched"
+        model = self.bench.sft(base, labelled, at, num_steps=self.bench.last_sft_steps)
+        self.bench.evaluate(model, at)
+        return model
+
+    def sample(self, model: ModelRef, iteration: Iteration, kind: str) -> Samples:
+        """K samples a question of U."""
+        sampling = self.config.sampling
+        for_labels = sampling.samples_for_labels + (sampling.samples_for_pairs if iteration.arm.matched else 0)
+        number = sampling.samples_for_pairs if kind == "sample-for-pairs" else for_labels
+        return self.bench.sample(model, number, iteration.number, f"{iteration.name}/{kind}")
+
+    def pair(self, samples: Sequence[Samples], iteration: Iteration) -> StageResult:
+        """Right against wrong, from the pool of samples."""
+        pool = samples if self.config.pairs.pool == "all" else samples[-1:]
+        return self.bench.pair(pool, iteration.name)
+
+    def dpo(self, model: ModelRef, pairs: StageResult, iteration: Iteration) -> ModelRef:
+        """f_d = DPO(f', pairs), or f' itself where there is nothing to learn from or the guard says so."""
+        if not pairs.figures["pairs"]:
+            self.progress.say("No pair in the whole pool: this iteration samples from the SFT model, as plain ST does.")
+            self.rundir.journal("no-pairs", stage=pairs.name)
+            return model
+        sampler, reason = self.bench.dpo(model, pairs, iteration.name)
+        self.bench.evaluate(sampler, f"{iteration.name}/sampler")
+        reason = reason or self._accuracy_fell(model, sampler, iteration)
+        if reason and self.config.guard.enabled:
+            self.progress.say(f"DPO collapsed ({reason}): this iteration samples from the SFT model instead.")
+            self.rundir.journal("collapse", stage=f"{iteration.name}/dpo", reason=reason)
+            return model
+        return sampler
+
+    def select(self, samples: Sequence[Samples], iteration: Iteration) -> StageResult:
+        """Right and distinct completions as examples, after the gold ones."""
+        pool = samples if self.config.labels.pool == "all" else samples[-1:]
+        examples = self.bench.select(pool, iteration.name)
+        self.bench.warn_if_unmoved(iteration.name)
+        return examples
+
+    def evaluate(self, model: ModelRef, at: str) -> None:
+        """Every test set (base and samplers: the first), and validation where it decides something."""
+        self.bench.evaluate(model, at)
+        if self.config.data.validation is not None and at.endswith("-iteration"):
+            score = self.bench.validation_accuracy(model, at)
+            arm = at.removeprefix("baseline-").rpartition("/")[0] or "main"
+            self._validation.setdefault(arm, []).append((score, model))
+
+    def best(self, arm: Arm, model: ModelRef) -> ModelRef:
+        """The model to deliver: the last, or with `schedule.patience` the best on validation."""
+        scores = self._validation.get(arm.name, [])
+        if not self.config.schedule.patience or not scores:
+            return model
+        return scores[_argmax([score for score, _ in scores])][1]
+
+    def _accuracy_fell(self, model: ModelRef, sampler: ModelRef, iteration: Iteration) -> str:
+        """Why validation accuracy says that the DPO model must not sample; empty where it does not."""
+        if self.config.data.validation is None:
+            return ""
+        return self.bench.validation_drop(model, sampler, iteration.name)
+
+
+def _argmax(scores: Sequence[float]) -> int:
+    return max(range(len(scores)), key=lambda index: scores[index]) if scores else 0

@@ -1,0 +1,56 @@
+"""Shards: the unit of resume inside sampling.
+
+A stage's questions are cut into shards of fixed membership. A shard is sampled whole, written whole, and then
+sealed by a small file that names its digest; a shard without a good seal is done again from its start, so what
+comes out does not depend on where a run was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from selftrain.records import Completion, read_jsonl, write_jsonl
+from selftrain.rundir import file_digest, read_json, write_json
+
+Item = TypeVar("Item")
+
+
+def shards(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Consecutive runs of `size` items; the last may be shorter."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def read_shard(folder: Path, number: int) -> list[Completion] | None:
+    """A finished shard's completions; None when it is missing, torn or altered."""
+    data, seal = _paths(folder, number)
+    sealed = read_json(seal)
+    if sealed is None or not data.is_file() or file_digest(data) != sealed.get("sha256"):
+        return None
+    return read_jsonl(data, Completion)
+
+
+def write_shard(folder: Path, number: int, completions: Sequence[Completion]) -> None:
+    """Write a shard, then its seal."""
+    data, seal = _paths(folder, number)
+    write_jsonl(data, completions)
+    write_json(seal, {"sha256": file_digest(data), "rows": len(completions)})
+
+
+def collect(
+    folder: Path, items: Sequence[Item], size: int, sample: Callable[[Sequence[Item]], list[Completion]]
+) -> list[Completion]:
+    """Every shard's completions in order, sampling those that are not there yet."""
+    out: list[Completion] = []
+    for number, members in enumerate(shards(items, size)):
+        done = read_shard(folder, number)
+        if done is None:
+            done = sample(members)
+            write_shard(folder, number, done)
+        out.extend(done)
+    return out
+
+
+def _paths(folder: Path, number: int) -> tuple[Path, Path]:
+    return folder / f"shard-{number:05d}.jsonl", folder / f"shard-{number:05d}.seal.json"

@@ -1,0 +1,34 @@
+"""Figures of judged completions: what a sample or evaluation stage's file says, read back from the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from selftrain.records import Completion, read_jsonl
+
+STRICT, FLEXIBLE = "strict", "flexible"
+
+
+def right_by_problem(completions: Sequence[Completion], extraction: str = STRICT) -> dict[str, bool]:
+    """problem id -> whether its (greedy) completion is right."""
+    return {c.problem_id: is_right(c, extraction) for c in completions}
+
+
+def is_right(completion: Completion, extraction: str = STRICT) -> bool:
+    """Whether a judged completion is right under the strict or the flexible extraction."""
+    verdict = completion.strict if extraction == STRICT else completion.flexible
+    return verdict is not None and verdict.outcome == "right"
+
+
+def accuracy_of(path: Path, extraction: str = STRICT) -> float:
+    """Share of right completions in a completions file."""
+    completions = read_jsonl(path, Completion)
+    return sum(is_right(c, extraction) for c in completions) / max(len(completions), 1)
+
+
+def changed_fraction(before: Sequence[Completion], after: Sequence[Completion]) -> float | None:
+    """Of the draws (problem, k) that both hold, the share whose tokens differ; None where they share none."""
+    known = {(c.problem_id, c.k): c.token_ids for c in before}
+    common = [(known[c.problem_id, c.k], c.token_ids) for c in after if (c.problem_id, c.k) in known]
+    return sum(a != b for a, b in common) / len(common) if common else None

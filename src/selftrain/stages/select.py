@@ -1,0 +1,79 @@
+"""Examples for the SFT step: the gold rationales of L, and right, distinct completions beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from selftrain.config import RunConfig
+from selftrain.labelling import select_labels
+from selftrain.progress import Progress
+from selftrain.prompts import Codec
+from selftrain.records import Completion, Example, Problem, read_jsonl, write_jsonl
+from selftrain.rundir import Figures
+from selftrain.stages.pool import by_problem, gold_of
+
+EXAMPLES = "examples.jsonl"
+
+
+def run_select(
+    folder: Path,
+    stage: str,
+    labelled: Sequence[Problem],
+    questions: Sequence[Problem],
+    pool: Sequence[Path],
+    *,
+    config: RunConfig,
+    codec: Codec,
+    progress: Progress,
+) -> Figures:
+    """Write examples.jsonl: first the gold ones, then the pool's (stored token ids, never re-tokenised text)."""
+    progress.begin(stage)
+    samples = by_problem(pool, questions)
+    chosen, _ = select_labels(
+        {problem.id: (gold_of(problem, codec), samples[problem.id]) for problem in questions},
+        config.labels,
+        codec.eos_id,
+    )
+    prompts = {problem.id: codec.prompt(problem.question) for problem in questions}
+    gold = list(_gold_examples(labelled, codec, prompts))
+    pseudo = [_example(completion, prompts[problem_id]) for problem_id, completion in chosen]
+    longest = config.training.max_target_tokens
+    kept = [example for example in (*gold, *pseudo) if len(example.target_ids) <= longest]
+    write_jsonl(folder / EXAMPLES, kept)
+    num_gold = sum(example.origin == "gold" for example in kept)
+    progress.end(f"{num_gold} gold and {len(kept) - num_gold} pseudo-labelled examples")
+    return {
+        "gold": num_gold,
+        "pseudo_labels": len(kept) - num_gold,
+        "over_limit": len(gold) + len(pseudo) - len(kept),
+        "by_model": _by_model(kept),
+    }
+
+
+def read_examples(folder: Path) -> list[Example]:
+    """The examples that `run_select` wrote."""
+    return read_jsonl(folder / EXAMPLES, Example)
+
+
+def _gold_examples(
+    labelled: Sequence[Problem], codec: Codec, prompts: dict[str, tuple[int, ...]]
+) -> Iterator[Example]:
+    for problem in labelled:
+        gold = gold_of(problem, codec)
+        if gold is not None:
+            yield Example(problem.id, prompts[problem.id], gold[0], "gold")
+
+
+def _example(completion: Completion, prompt: tuple[int, ...]) -> Example:
+    origin = f"{completion.stage}#{completion.k}"
+    return Example(completion.problem_id, prompt, completion.token_ids, origin, completion.model)
+
+
+def _by_model(examples: Iterable[Example]) -> dict[str, int]:
+    """Pseudo-labels by the digest of the model that wrote them."""
+    counts: dict[str, int] = {}
+    for example in examples:
+        if example.origin != "gold":
+            counts[example.model] = counts.get(example.model, 0) + 1
+    return counts

@@ -1,0 +1,84 @@
+"""Train a model and save it: SFT on examples, or DPO on pairs. One stage; the objective is the difference.
+
+Writes model/ (a plain transformers folder), train-log.jsonl (one row a step) and, in its figures, what the training
+cost and how it ended. A training that was cut off goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import RunConfig
+from selftrain.models import LanguageModel, is_encoder_decoder, save_model
+from selftrain.progress import Progress
+from selftrain.rundir import Figures
+from selftrain.training.fit import Precision, clear_checkpoints, fit
+from selftrain.training.objective import Objective
+
+MODEL = "model"
+
+
+def run_training(
+    folder: Path,
+    *,
+    stage: str,
+    open_model: Callable[[], LanguageModel],
+    make_objective: Callable[[LanguageModel], Objective],
+    config: RunConfig,
+    precision: Precision,
+    progress: Progress,
+) -> Figures:
+    """Fit the objective on a freshly opened model; save weights, then figures."""
+    model = open_model()
+    objective = make_objective(model)
+    progress.begin(stage, objective.plan.num_steps, "steps")
+    before = 0
+
+    def on_step(step: int, num_steps: int, row: dict[str, Any]) -> None:
+        nonlocal before
+        shown = f"loss {row['loss']:.3f}"
+        if "reward_accuracy" in row:
+            shown += f", reward accuracy {row['reward_accuracy']:.0%}"
+        progress.advance(step - before, shown)
+        before = step
+
+    result = fit(
+        model.module,
+        objective,
+        folder=folder,
+        precision=precision,
+        model_digest=model.digest,
+        checkpoint_every_s=config.training.checkpoint_every_s,
+        on_step=on_step,
+    )
+    for note in result.notes:
+        progress.say(f"{stage}: {note}")
+    weights = save_model(model, folder / MODEL)
+    clear_checkpoints(folder)
+    final = {name: round(value, 6) for name, value in result.final.items()}
+    progress.end(_figure(objective.name, result.steps, final))
+    return {
+        "weights": weights,
+        "steps": result.steps,
+        "trained_tokens": result.trained_tokens,
+        "forward_tokens": result.forward_tokens,
+        "first_loss": result.first["loss"],
+        "training_seconds": round(result.seconds, 3),
+        "resumed_from_step": result.resumed_from_step,
+        "parameters": model.num_parameters,
+        "encoder_decoder": is_encoder_decoder(model.module),
+        "start_weights": model.digest,
+        "precision": precision,
+        **final,
+    }
+
+
+def _figure(name: str, steps: int, final: dict[str, float]) -> str:
+    if name != "dpo":
+        return f"{steps} steps"
+    return (
+        f"{steps} steps, reward accuracy {final['reward_accuracy']:.0%}, right answers "
+        f"{final['chosen_change_per_token']:+.3f} and wrong ones {final['rejected_change_per_token']:+.3f} nats a token"
+    )

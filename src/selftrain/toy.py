@@ -1,0 +1,109 @@
+"""Random two-layer models with a tokenizer trained on the spot: `random-llama` and `random-t5`.
+
+They make the whole loop runnable in seconds, with no weights at all (`smoke`, `smoke-t5`, tests). The T5 one has
+a vocabulary without `<` and without newline, as T5's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from selftrain.data.arithmetic import problems
+
+NAMES = ("random-llama", "random-t5")
+
+
+def make_toy(name: str, folder: Path, seed: int = 0) -> None:
+    """Write a random model and its tokenizer as a plain transformers folder."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = _t5_tokenizer() if name == "random-t5" else _llama_tokenizer()
+        module = _t5(tokenizer) if name == "random-t5" else _llama(tokenizer)
+    module.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _corpus() -> list[str]:
+    texts = [text for p in problems(seed=0, size=400) for text in (p.question, p.rationale or "")]
+    return [*texts, "Question: Answer:", "0 1 2 3 4 5 6 7 8 9 . , $ % ( ) + - * / = # [ ]"]
+
+
+def _llama_tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(_corpus(), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>", pad_token="<|end|>")
+
+
+def _t5_tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE(unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(prepend_scheme="first"), pre_tokenizers.Digits(individual_digits=True)]
+    )
+    core.decoder = decoders.Metaspace(prepend_scheme="first")
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<pad>", "</s>", "<unk>"], show_progress=False)
+    letters = "".join(chr(code) for code in range(33, 127) if chr(code) not in "<>")
+    core.train_from_iterator([*(_strip(text) for text in _corpus()), " ".join(letters)], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
+
+
+def _strip(text: str) -> str:
+    return text.replace("<<", " [ ").replace(">>", " ] ").replace("\n", " ")
+
+
+def _llama(tokenizer: Any) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def _t5(tokenizer: Any) -> Any:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    return T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=64,
+            d_kv=16,
+            d_ff=128,
+            num_layers=2,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+            decoder_start_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )

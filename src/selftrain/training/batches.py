@@ -1,0 +1,176 @@
+"""Which items make up each optimiser step, and how a step is cut into micro-batches.
+
+    batches = row_batches(len(rows), batch_size=96, epochs=8, max_steps=None, seed=7)   # SFT
+    batches = group_batches(pairs_a_question, batch_size=96, epochs=1, max_steps=150, seed=7)   # DPO
+    plan = Plan(batches, shapes, weights, micro_batch_tokens=2048, encoder_decoder=False)
+    for micro_batch in plan.step(0): ...
+
+An item is a row (SFT) or a question with all its completions (DPO). An effective batch, and with it the
+gradient, does not depend on how it is cut: every micro-batch carries the whole batch's denominator. Left
+out: packing rows into one sequence, and sharing a prompt among completions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+from selftrain.seeding import stream
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ItemShape:
+    """What an item costs to forward: rows, and the longest prompt, target and both together, in tokens."""
+
+    num_rows: int
+    prompt: int
+    target: int
+    total: int
+    tokens: int
+
+    @staticmethod
+    def of(prompt_tokens: int, target_tokens: Sequence[int]) -> ItemShape:
+        """One prompt under each of the targets; `tokens` counts the prompt once a row, as it is forwarded."""
+        longest = max(target_tokens)
+        tokens = prompt_tokens * len(target_tokens) + sum(target_tokens)
+        return ItemShape(len(target_tokens), prompt_tokens, longest, prompt_tokens + longest, tokens)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Items that are forwarded together.
+
+    `denominator` is the summed weight of the whole effective batch; `tokens` counts real prompt and
+    target tokens, `padded_tokens` those that the forward computes.
+    """
+
+    items: tuple[int, ...]
+    denominator: float
+    tokens: int
+    padded_tokens: int
+
+
+def permutation(num_items: int, seed: int, epoch: int) -> list[int]:
+    """The order of an epoch, from a stream of its own."""
+    order = list(range(num_items))
+    stream(seed, "epoch", epoch).shuffle(order)
+    return order
+
+
+def row_batches(num_rows: int, batch_size: int, epochs: float, max_steps: int | None, seed: int) -> list[list[int]]:
+    """Effective batches of `batch_size` rows.
+
+    The epochs' permutations follow one another and are cut every `batch_size` rows, so a batch may
+    straddle two epochs and only the very last may be smaller: `epochs` passes are exactly that many.
+    `max_steps`, where given, replaces `epochs`, downwards and upwards.
+    """
+    total = max(1, round(epochs * num_rows)) if max_steps is None else max_steps * batch_size
+    order: list[int] = []
+    for epoch in range(math.ceil(total / num_rows)):
+        order += permutation(num_rows, seed, epoch)
+    return [order[start : min(start + batch_size, total)] for start in range(0, total, batch_size)]
+
+
+def group_batches(sizes: Sequence[int], batch_size: int, epochs: float, max_steps: int, seed: int) -> list[list[int]]:
+    """Effective batches of at most about `batch_size` pairs, no question split.
+
+    Each epoch's permutation of the questions is filled into batches greedily; a question with more
+    pairs than `batch_size` is a batch of its own. An epoch's last batch stands if it holds at least half
+    of `batch_size`, else it joins the one before. A fraction of an epoch is rounded up to whole batches.
+
+    Args:
+        sizes: pairs of each question.
+        epochs: passes at most.
+        max_steps: batches at most.
+    """
+    batches: list[list[int]] = []
+    for epoch in range(math.ceil(epochs)):
+        filled = _fill(permutation(len(sizes), seed, epoch), sizes, batch_size)
+        share = min(1.0, epochs - epoch)
+        batches += filled[: math.ceil(share * len(filled) - 1e-9)]
+        if len(batches) >= max_steps:
+            break
+    return batches[:max_steps]
+
+
+def _fill(order: Iterable[int], sizes: Sequence[int], batch_size: int) -> list[list[int]]:
+    batches: list[list[int]] = [[]]
+    held = 0
+    for item in order:
+        if batches[-1] and held + sizes[item] > batch_size:
+            batches.append([])
+            held = 0
+        batches[-1].append(item)
+        held += sizes[item]
+    if len(batches) > 1 and 2 * held < batch_size:
+        batches[-2:] = [batches[-2] + batches[-1]]
+    return batches
+
+
+def padded_tokens(shapes: Sequence[ItemShape], encoder_decoder: bool) -> int:
+    """Tokens that one padded forward of these items computes (prompts and targets are padded apart in T5)."""
+    num_rows = sum(shape.num_rows for shape in shapes)
+    if encoder_decoder:
+        return num_rows * (max(shape.prompt for shape in shapes) + max(shape.target for shape in shapes))
+    return num_rows * max(shape.total for shape in shapes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The whole course of a training: which items each step sees, and in which micro-batches.
+
+    Args:
+        batches: item numbers of each step's effective batch.
+        shapes: of each item.
+        weights: of each item, in the unit that the loss is a mean over (tokens, pairs).
+        micro_batch_tokens: padded tokens forwarded at once; a single item may exceed it.
+    """
+
+    batches: Sequence[Sequence[int]]
+    shapes: Sequence[ItemShape]
+    weights: Sequence[float]
+    micro_batch_tokens: int
+    encoder_decoder: bool
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps."""
+        return len(self.batches)
+
+    def step(self, index: int) -> list[MicroBatch]:
+        """The micro-batches of step `index`, counted from 0."""
+        return self._cut(self.batches[index])
+
+    def covering(self) -> list[MicroBatch]:
+        """Micro-batches that hold every item, cut as the steps cut them wherever a step reaches it."""
+        seen: set[int] = set()
+        covering: list[MicroBatch] = []
+        for index in range(self.num_steps):
+            if len(seen) == len(self.shapes):
+                break
+            for micro_batch in self.step(index):
+                if not seen.issuperset(micro_batch.items):
+                    covering.append(micro_batch)
+                    seen.update(micro_batch.items)
+        left = [item for item in range(len(self.shapes)) if item not in seen]
+        return covering + (self._cut(left) if left else [])
+
+    def _cut(self, batch: Sequence[int]) -> list[MicroBatch]:
+        """Longest rows first, as many items as the budget holds, at least one."""
+        denominator = math.fsum(self.weights[item] for item in batch)
+        cuts: list[list[int]] = []
+        for item in sorted(batch, key=lambda item: -self.shapes[item].total):
+            grown = [*cuts[-1], item] if cuts else [item]
+            if cuts and self._padded(grown) <= self.micro_batch_tokens:
+                cuts[-1] = grown
+            else:
+                cuts.append([item])
+        return [self._micro_batch(items, denominator) for items in cuts]
+
+    def _padded(self, items: Sequence[int]) -> int:
+        return padded_tokens([self.shapes[item] for item in items], self.encoder_decoder)
+
+    def _micro_batch(self, items: Sequence[int], denominator: float) -> MicroBatch:
+        tokens = sum(self.shapes[item].tokens for item in items)
+        return MicroBatch(tuple(items), denominator, tokens, self._padded(items))

@@ -1,0 +1,97 @@
+"""What `fit` asks of an objective: batches, a loss, and what to log. SFT and DPO differ in these only.
+
+An objective holds its rows, its `OptimizerConfig` and the seed of its order. `before` and `after` are
+passes without gradient over all items: DPO measures its reference there; SFT does nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from selftrain.config import OptimizerConfig
+from selftrain.models import head_logits, target_hidden
+from selftrain.training.batches import MicroBatch, Plan
+from selftrain.training.losses import token_log_probs
+
+Stats = dict[str, Tensor]
+Measuring = Callable[[], AbstractContextManager[None]]
+
+
+class Objective(Protocol):
+    """A loss over items that come in planned micro-batches."""
+
+    @property
+    def name(self) -> str:
+        """A word for logs and messages; part of the dropout stream's name."""
+        ...
+
+    @property
+    def config(self) -> OptimizerConfig:
+        """How to optimise."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Root of the order's and the dropout's streams."""
+        ...
+
+    @property
+    def plan(self) -> Plan:
+        """The steps' micro-batches."""
+        ...
+
+    def digest(self) -> str:
+        """SHA-256 of the training data, in order."""
+        ...
+
+    def set_mode(self, module: nn.Module) -> None:
+        """Put the module into the mode to train in: with or without dropout."""
+        ...
+
+    def loss(self, module: nn.Module, micro_batch: MicroBatch) -> tuple[Tensor, Stats]:
+        """This micro-batch's part of the effective batch's loss, and detached sums for the log."""
+        ...
+
+    def report(self, sums: dict[str, float]) -> dict[str, float]:
+        """What the log says of a step, from the sums over its micro-batches."""
+        ...
+
+    def names(self, items: Iterable[int]) -> list[str]:
+        """How a message calls these items."""
+        ...
+
+    def before(self, module: nn.Module, measuring: Measuring) -> dict[str, Tensor]:
+        """Constants to measure on the start weights; each forward runs inside `measuring()`."""
+        ...
+
+    def restore(self, constants: dict[str, Tensor]) -> None:
+        """Take the constants that `before` gave, now or before an interruption."""
+        ...
+
+    def after(self, module: nn.Module, measuring: Measuring) -> dict[str, float]:
+        """Statistics of the trained module over all items."""
+        ...
+
+    @property
+    def forward_tokens(self) -> int:
+        """Real tokens that `before` and `after` forward without gradient."""
+        ...
+
+
+def target_log_probs(
+    module: nn.Module, prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], pad_id: int
+) -> tuple[Tensor, Tensor]:
+    """log pi of every target token [N] in fp32, and the row of each [N]; the head runs on these tokens only."""
+    hidden, labels, rows = target_hidden(module, prompts, targets, pad_id)  # [N, D], [N], [N]
+    return token_log_probs(head_logits(module, hidden), labels), rows
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 of a JSON-ready value."""
+    return hashlib.sha256(json.dumps(value, separators=(",", ":"), sort_keys=True).encode()).hexdigest()

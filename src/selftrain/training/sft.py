@@ -1,0 +1,97 @@
+"""Supervised fine-tuning: imitate targets, prompt masked (the paper's equation 2, as a mean over tokens).
+
+    objective = SFTObjective(examples, config.training.sft, seed=7, pad_id=0, encoder_decoder=False)
+    result = fit(module, objective, folder=folder)
+
+The targets are stored token ids, end token included; text is never tokenised here. Dropout is the model's
+own or `SFTConfig.dropout`. Left out: packing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+
+from selftrain.config import SFTConfig
+from selftrain.errors import DataError
+from selftrain.models import set_dropout
+from selftrain.records import Example
+from selftrain.training.batches import ItemShape, MicroBatch, Plan, row_batches
+from selftrain.training.losses import sft_loss
+from selftrain.training.objective import Measuring, Stats, json_digest, target_log_probs
+
+
+class SFTObjective:
+    """Mean negative log-likelihood of the target tokens of an effective batch; an item is an `Example`.
+
+    A row's weight multiplies each of its tokens, in the sum and in the denominator.
+
+    Raises:
+        DataError: no examples, or one without prompt, target or a weight above 0.
+    """
+
+    name = "sft"
+    forward_tokens = 0
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        config: SFTConfig,
+        *,
+        seed: int,
+        pad_id: int,
+        encoder_decoder: bool,
+        micro_batch_tokens: int = 2048,
+    ) -> None:
+        _check(examples)
+        self.examples, self.config, self.seed, self.pad_id = examples, config, seed, pad_id
+        batches = row_batches(len(examples), config.batch_size, config.epochs, config.max_steps, seed)
+        shapes = [ItemShape.of(len(row.prompt_ids), [len(row.target_ids)]) for row in examples]
+        weights = [row.weight * len(row.target_ids) for row in examples]
+        self.plan = Plan(batches, shapes, weights, micro_batch_tokens, encoder_decoder)
+
+    def digest(self) -> str:
+        """SHA-256 of the rows, in order."""
+        return json_digest([[row.prompt_ids, row.target_ids, row.weight] for row in self.examples])
+
+    def set_mode(self, module: nn.Module) -> None:
+        """Training mode; the model's dropout, overridden where the config says so."""
+        set_dropout(module, self.config.dropout)
+        module.train()
+
+    def loss(self, module: nn.Module, micro_batch: MicroBatch) -> tuple[Tensor, Stats]:
+        """This micro-batch's part of the mean over the effective batch's tokens; nothing more to log."""
+        rows = [self.examples[item] for item in micro_batch.items]
+        log_probs, row_of = target_log_probs(
+            module, [row.prompt_ids for row in rows], [row.target_ids for row in rows], self.pad_id
+        )
+        weights = log_probs.new_tensor([row.weight for row in rows])[row_of]  # [N]
+        return sft_loss(log_probs, weights, micro_batch.denominator), {}
+
+    def report(self, sums: dict[str, float]) -> dict[str, float]:
+        """Nothing beyond the loss."""
+        return {}
+
+    def names(self, items: Iterable[int]) -> list[str]:
+        """The problems' ids."""
+        return [self.examples[item].problem_id for item in items]
+
+    def before(self, module: nn.Module, measuring: Measuring) -> dict[str, Tensor]:
+        """Nothing to measure."""
+        return {}
+
+    def restore(self, constants: dict[str, Tensor]) -> None:
+        """Nothing to take."""
+
+    def after(self, module: nn.Module, measuring: Measuring) -> dict[str, float]:
+        """Nothing to measure."""
+        return {}
+
+
+def _check(examples: Sequence[Example]) -> None:
+    if not examples:
+        raise DataError("SFT needs at least one example, got none.")
+    for row in examples:
+        if not row.prompt_ids or not row.target_ids or not row.weight > 0:
+            raise DataError(f"example {row.problem_id}: expected prompt and target tokens and a weight above 0.")

@@ -1,0 +1,116 @@
+"""A model in use, outside a run: answer a question, evaluate on a set. The calculator is on unless turned off.
+
+    tutor = open_model("runs/quickstart/model")
+    tutor.ask("6 boxes of 7 pens. How many pens?").text
+    tutor.evaluate(problems)
+
+A model that selftrain delivered carries `selftrain.json` (its prompt and limits); any other gets the defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import PromptConfig
+from selftrain.errors import ModelError
+from selftrain.models import LanguageModel, is_encoder_decoder, load_model
+from selftrain.progress import Progress, Silent
+from selftrain.prompts import Codec
+from selftrain.records import Completion, Problem
+from selftrain.rundir import read_json, write_json
+from selftrain.sampling.base import Request, SamplingParams
+from selftrain.sampling.engine import Engine
+from selftrain.seeding import derive_seed
+from selftrain.stages.sample import EVALUATION_TOLERANCE
+from selftrain.verify.numeric import judge
+
+SETTINGS = "selftrain.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tutor:
+    """A loaded model with the way it is asked."""
+
+    model: LanguageModel
+    codec: Codec
+    max_new_tokens: int
+
+    def ask(self, question: str, *, calculator: bool = True) -> Completion:
+        """The greedy answer to one question."""
+        return self._answer([Problem("question", question)], 1, calculator, Silent())[0]
+
+    def evaluate(
+        self,
+        problems: Sequence[Problem],
+        *,
+        calculator: bool = True,
+        slots: int = 128,
+        progress: Progress | None = None,
+    ) -> list[Completion]:
+        """A judged greedy completion a problem."""
+        answers = self._answer(problems, slots, calculator, progress or Silent())
+        return [
+            judged
+            for problem, answer in zip(problems, answers, strict=True)
+            for judged in judge(problem, [answer], tolerance=EVALUATION_TOLERANCE)
+        ]
+
+    def _answer(
+        self, problems: Sequence[Problem], slots: int, calculator: bool, progress: Progress
+    ) -> list[Completion]:
+        engine = Engine(self.model, num_slots=slots, style=self.codec.style, tables=self.codec.tables)
+        requests = [
+            Request(problem.id, 0, self.codec.prompt(problem.question), derive_seed("use", problem.id))
+            for problem in problems
+        ]
+        params = SamplingParams(0.0, 0, 1.0, self.max_new_tokens, calculator)
+        outputs = engine.generate(requests, params, lambda _: progress.advance())
+        return [
+            Completion(
+                problem.id,
+                0,
+                output.token_ids,
+                self.codec.text(output.token_ids),
+                output.stop,
+                output.forced,
+                output.calls,
+                output.uncalculated,
+                self.model.digest,
+                "use",
+            )  # fmt: skip
+            for problem, output in zip(problems, outputs, strict=True)
+        ]
+
+
+def open_model(name: str, *, say: Callable[[str], None] = lambda _: None) -> Tutor:
+    """Load a delivered model, any local folder, a hub name or `smollm2-135m`.
+
+    Raises:
+        ModelError: it cannot be found or loaded.
+    """
+    from selftrain.hardware import default_device, default_precision
+    from selftrain.weights import resolve
+
+    found = resolve(name, say=say)
+    device = default_device()
+    model = load_model(found.path, digest=found.digest, device=device, precision=default_precision(device))
+    saved: dict[str, Any] = read_json(found.path / SETTINGS) or {}
+    try:
+        config = PromptConfig.model_validate(saved.get("prompt", {}))
+    except ValueError as error:
+        raise ModelError(f"{found.path / SETTINGS}: not settings that selftrain wrote ({error}).") from error
+    codec = Codec.build(model.tokenizer, config, is_encoder_decoder(model.module))
+    return Tutor(model, codec, int(saved.get("max_new_tokens", 300)))
+
+
+def save_settings(folder: Path, prompt: PromptConfig, max_new_tokens: int) -> None:
+    """What a delivered model needs to be asked the way it was trained."""
+    write_json(folder / SETTINGS, {"prompt": prompt.model_dump(), "max_new_tokens": max_new_tokens})
+
+
+def marked_calls(completion: Completion, codec: Codec) -> list[str]:
+    """The texts that the calculator wrote, in order."""
+    return [codec.text(list(completion.token_ids[start:end])) for start, end in completion.forced]

@@ -1,0 +1,388 @@
+"""Binds each stage to its folder, its inputs and its settings, and hands it what it needs.
+
+runner.py says which stages there are and in what order; this file says what each is made from. A stage's key is
+the digest of its inputs (the digests of earlier stages or weights) and of the settings that it reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import RunConfig
+from selftrain.errors import RunError
+from selftrain.hardware import default_device, default_precision
+from selftrain.models import LanguageModel, is_encoder_decoder, load_model, load_tokenizer, weights_digest
+from selftrain.progress import Progress
+from selftrain.prompts import Codec, chat_prompt
+from selftrain.records import Completion, Problem, read_jsonl
+from selftrain.rundir import RunDir, StageResult, Work
+from selftrain.sampling.base import Sampler, SamplingParams
+from selftrain.sampling.engine import Engine
+from selftrain.seeding import derive_seed
+from selftrain.stages.data import load_sets, run_data
+from selftrain.stages.evaluate import accuracy_of, changed_fraction
+from selftrain.stages.pair import run_pair
+from selftrain.stages.sample import COMPLETIONS, EVALUATION_TOLERANCE, LABEL_TOLERANCE, SamplePlan, run_sample
+from selftrain.stages.select import read_examples, run_select
+from selftrain.stages.train import MODEL, run_training
+from selftrain.training.dpo import DPOObjective, group_pairs
+from selftrain.training.sft import SFTObjective
+from selftrain.weights import resolve
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRef:
+    """A model by what it is: the stage that made it, its folder, the digest of its weights."""
+
+    stage: str
+    path: Path
+    digest: str
+
+
+class Workbench:
+    """The stages of one run."""
+
+    def __init__(self, config: RunConfig, rundir: RunDir, progress: Progress) -> None:
+        self.config, self.rundir, self.progress = config, rundir, progress
+        self.device = default_device() if config.compute.device == "auto" else config.compute.device
+        asked = config.compute.precision
+        self.precision = default_precision(self.device) if asked == "auto" else asked
+        self.last_sft_steps = 0
+        self._makers: dict[str, Callable[[], ModelRef]] = {}
+        self._loaded: LanguageModel | None = None
+
+    def prepare(self) -> None:
+        """Weights, codec, and the sets of problems."""
+        if self.config.compute.threads:
+            import torch
+
+            torch.set_num_threads(self.config.compute.threads)
+        self.base = self._resolve()
+        tokenizer = load_tokenizer(self.base.path, self.config.compute.trust_remote_code)
+        self.codec = Codec.build(tokenizer, self.config.prompt, _config_is_encoder_decoder(self.base.path))
+        self.progress.say(
+            f"{self.config.name}: {self.config.method} with {self.config.model}, {self.device}, {self.precision}; "
+            f"run folder {self.rundir.path}"
+        )
+        result = self._stage(
+            "data",
+            inputs={"tokenizer": self.base.digest},
+            settings={"data": self.config.data.model_dump(mode="json"), "prompt": self.config.prompt.model_dump()},
+            work=lambda folder: run_data(folder, self.config, self.codec, self.progress),
+        )
+        self.sets = load_sets(result.folder)
+        self.data_digest = result.digest
+
+    def _resolve(self) -> ModelRef:
+        """The base model's weights: once a run, recorded in the run folder."""
+        from selftrain.toy import NAMES, make_toy
+
+        if self.config.model in NAMES:
+            folder = self.rundir.path / "base"
+            if not (folder / "config.json").is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+                make_toy(self.config.model, folder, self.config.seed)
+            return ModelRef("base", folder, weights_digest(folder))
+        found = resolve(self.config.model, say=self.progress.say)
+        self.rundir.journal("weights", name=found.name, source=found.source, digest=found.digest)
+        return ModelRef("base", found.path, found.digest)
+
+    # -- training ---------------------------------------------------------------------------------------
+
+    def select(self, pool: Sequence[StageResult], at: str) -> StageResult:
+        """Gold examples of L, then the pool's right and distinct completions."""
+        return self._stage(
+            f"{at}/select",
+            inputs={"data": self.data_digest, **_digests(pool)},
+            settings={"labels": self.config.labels.model_dump(), "targets": self.config.training.max_target_tokens},
+            work=lambda folder: run_select(
+                folder,
+                f"{at}/select",
+                self.sets.train,
+                self.sets.questions,
+                [result.folder / COMPLETIONS for result in pool],
+                config=self.config,
+                codec=self.codec,
+                progress=self.progress,
+            ),
+        )
+
+    def sft(self, start: ModelRef, examples: StageResult, at: str, num_steps: int | None = None) -> ModelRef:
+        """A model trained on examples from `start`'s weights."""
+        settings = self.config.training.sft
+        if num_steps is not None:
+            settings = settings.model_copy(update={"max_steps": num_steps})
+
+        def objective(model: LanguageModel) -> SFTObjective:
+            return SFTObjective(
+                read_examples(examples.folder),
+                settings,
+                seed=derive_seed(self.config.seed, "sft", at),
+                pad_id=model.pad_id,
+                encoder_decoder=is_encoder_decoder(model.module),
+                micro_batch_tokens=self.config.training.micro_batch_tokens,
+            )
+
+        name = f"{at}/sft"
+        inputs = {"start": start.digest, "examples": examples.digest}
+        return self._train(name, start, inputs, settings.model_dump(), objective)
+
+    def dpo(self, model: ModelRef, pairs: StageResult, at: str) -> tuple[ModelRef, str]:
+        """The DPO model of an iteration, and why the guard says that it collapsed (empty where it does not)."""
+        settings = self.config.training.dpo
+
+        def objective(loaded: LanguageModel) -> DPOObjective:
+            from selftrain.records import Pair
+
+            rows = read_jsonl(pairs.folder / "pairs.jsonl", Pair)
+            prompts = {problem.id: self.codec.prompt(problem.question) for problem in self.sets.questions}
+            return DPOObjective(
+                group_pairs(rows, prompts),
+                settings,
+                seed=derive_seed(self.config.seed, "dpo", at),
+                pad_id=loaded.pad_id,
+                encoder_decoder=is_encoder_decoder(loaded.module),
+                micro_batch_tokens=self.config.training.micro_batch_tokens,
+            )
+
+        name = f"{at}/dpo"
+        trained = self._train(
+            name, model, {"start": model.digest, "pairs": pairs.digest}, settings.model_dump(), objective
+        )
+        return trained, self._guard(name)
+
+    def _train(
+        self, name: str, start: ModelRef, inputs: dict[str, str], settings: dict[str, Any], objective: Any
+    ) -> ModelRef:
+        def make() -> ModelRef:
+            result = self._stage(
+                name,
+                inputs=inputs,
+                settings={"training": settings, "seed": self.config.seed},
+                work=lambda folder: run_training(
+                    folder,
+                    stage=name,
+                    open_model=lambda: self._open(start, "fp32"),
+                    make_objective=objective,
+                    config=self.config,
+                    precision=self.precision,
+                    progress=self.progress,
+                ),
+            )
+            if name.endswith("/sft"):
+                self.last_sft_steps = result.figures["steps"]
+            return ModelRef(name, result.folder / MODEL, result.figures["weights"])
+
+        self._makers[name] = make
+        return make()
+
+    def _guard(self, name: str) -> str:
+        """Warn of a DPO that did nothing; say why one that collapsed must not sample."""
+        figures = self.rundir.figures(name)
+        guard = self.config.guard
+        if figures["reward_accuracy"] < guard.min_reward_accuracy:
+            self.warn(
+                f"DPO's reward accuracy on its own pairs is {figures['reward_accuracy']:.0%}, below "
+                f"{guard.min_reward_accuracy:.0%}: it learned little (raise training.dpo.learning_rate or steps).",
+                name,
+            )
+        lost = -figures["chosen_change_per_token"]
+        return f"right answers lost {lost:.2f} nats a token" if lost > guard.max_chosen_drop else ""
+
+    def warn(self, message: str, stage: str) -> None:
+        """Say it now and keep it for the report."""
+        self.progress.say(f"warning: {message}")
+        self.rundir.journal("warning", stage=stage, message=message)
+
+    # -- sampling ---------------------------------------------------------------------------------------
+
+    def sample(self, model: ModelRef, num_samples: int, iteration: int, name: str) -> StageResult:
+        """K samples a question of U. Streams depend on iteration, question and k: two models meet equal seeds."""
+        sampling = self.config.sampling
+        params = SamplingParams(
+            sampling.temperature, sampling.top_k, sampling.top_p, sampling.max_new_tokens, sampling.calculator
+        )
+        seed = (self.config.seed, "sample", iteration)
+        return self._sample_stage(name, model, self.sets.questions, num_samples, params, seed, LABEL_TOLERANCE)
+
+    def evaluate(self, model: ModelRef, at: str) -> None:
+        """Greedy on the test sets: all of them, but only the first for the base model and for samplers."""
+        names = list(self.sets.tests)
+        for name in names[:1] if at == "0-base" or at.endswith("/sampler") else names:
+            self._evaluate(model, f"{at}/evaluate/{name}", self.sets.tests[name], calculator=True)
+
+    def evaluate_without_calculator(self, model: ModelRef, at: str) -> None:
+        """The first rows of the first test set once more, with the calculator off."""
+        rows = self.config.evaluation.without_calculator_rows
+        for name in list(self.sets.tests)[: 1 if rows else 0]:
+            problems = self.sets.tests[name][:rows]
+            self._evaluate(model, f"{at}/evaluate-without-calculator/{name}", problems, calculator=False)
+
+    def validation_accuracy(self, model: ModelRef, at: str) -> float:
+        """Strict greedy accuracy on the validation set, the only set that decisions read."""
+        result = self._evaluate(model, f"{at}/validate", self.sets.validation, calculator=True)
+        return accuracy_of(result.folder / COMPLETIONS)
+
+    def validation_drop(self, model: ModelRef, sampler: ModelRef, at: str) -> str:
+        """Why a DPO model's validation accuracy rules it out as sampler; empty where it does not."""
+        before = self.validation_accuracy(model, f"{at}/start")
+        after = self.validation_accuracy(sampler, f"{at}/sampler")
+        rows = max(len(self.sets.validation), 1)
+        error = math.sqrt(max(before * (1 - before), 1 / rows) / rows)
+        if before - after > self.config.guard.max_accuracy_drop_se * error:
+            return f"validation accuracy fell from {before:.1%} to {after:.1%}"
+        return ""
+
+    def warn_if_unmoved(self, at: str) -> None:
+        """Compare what f' and f_d wrote at equal seeds; warn when DPO changed next to nothing."""
+        files = [self.rundir.path / at / kind / COMPLETIONS for kind in ("sample-for-pairs", "sample-for-labels")]
+        if not all(file.is_file() for file in files):
+            return
+        before, after = (read_jsonl(file, Completion) for file in files)
+        changed = changed_fraction(before, after)
+        if changed is None:
+            return
+        self.progress.say(f"  {at}: {changed:.0%} of the samples differ from the SFT model's at equal seeds")
+        if changed < self.config.guard.min_changed_fraction:
+            self.warn(f"only {changed:.0%} of the samples differ after DPO at equal seeds: it did next to nothing.", at)
+
+    def _evaluate(self, model: ModelRef, name: str, problems: Sequence[Problem], *, calculator: bool) -> StageResult:
+        tokens = self.config.evaluation.max_new_tokens or self.config.sampling.max_new_tokens
+        params = SamplingParams(0.0, 0, 1.0, tokens, calculator)
+        seed = (self.config.seed, "evaluate")
+        return self._sample_stage(name, model, problems, 1, params, seed, EVALUATION_TOLERANCE)
+
+    def _sample_stage(
+        self,
+        name: str,
+        model: ModelRef,
+        problems: Sequence[Problem],
+        num_samples: int,
+        params: SamplingParams,
+        seed: tuple[str | int, ...],
+        tolerance: Any,
+    ) -> StageResult:
+        sampling = self.config.sampling
+        plan = SamplePlan(
+            num_samples, params, seed, sampling.shard_questions, self.config.prompt.max_prompt_tokens,
+            tolerance, name, model.digest,
+        )  # fmt: skip
+        is_base = model.stage == "base"
+        return self._stage(
+            name,
+            inputs={"model": model.digest, "data": self.data_digest},
+            settings={
+                **dataclasses.asdict(plan),
+                "tolerance": str(tolerance),
+                "slots": sampling.slots,
+                "rows": len(problems),
+            },
+            work=lambda folder: run_sample(
+                folder,
+                problems,
+                plan,
+                codec=self.codec,
+                prompt=(self._base_prompt if is_base else lambda problem: self.codec.prompt(problem.question)),
+                open_sampler=lambda: self._open_sampler(model),
+                progress=self.progress,
+            ),
+        )
+
+    def _base_prompt(self, problem: Problem) -> tuple[int, ...]:
+        """The base model is asked through its own chat template where it has one."""
+        return chat_prompt(self.codec.tokenizer, problem.question) or self.codec.prompt(problem.question)
+
+    def _open_sampler(self, model: ModelRef) -> Sampler:
+        loaded = self._loaded
+        if loaded is None or loaded.digest != model.digest:
+            self._loaded = None
+            self._loaded = loaded = self._open(model, self.precision)
+        return Engine(loaded, num_slots=self.config.sampling.slots, style=self.codec.style, tables=self.codec.tables)
+
+    # -- pairs, weights, delivery -------------------------------------------------------------------------
+
+    def pair(self, pool: Sequence[StageResult], at: str) -> StageResult:
+        """Pairs from the pool of samples."""
+        return self._stage(
+            f"{at}/pair",
+            inputs={"data": self.data_digest, **_digests(pool)},
+            settings={"pairs": self.config.pairs.model_dump(), "targets": self.config.training.max_target_tokens},
+            work=lambda folder: run_pair(
+                folder,
+                f"{at}/pair",
+                self.sets.questions,
+                [result.folder / COMPLETIONS for result in pool],
+                config=self.config,
+                codec=self.codec,
+                progress=self.progress,
+            ),
+        )
+
+    def deliver(self, model: ModelRef) -> None:
+        """Put the delivered model into `model/`: a plain transformers folder."""
+        self._restore(model)
+        target = self.rundir.path / "model"
+        temporary = self.rundir.path / f".model.{os.getpid()}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(model.path, temporary, copy_function=_link_or_copy)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+        self.rundir.journal("delivered", stage=model.stage, digest=model.digest)
+
+    def release_all_but(self, *kept: ModelRef) -> None:
+        """Delete weights that no stage needs any more (`checkpoints.keep`)."""
+        if self.config.checkpoints.keep == "all":
+            return
+        for name in self._makers:
+            if name not in {model.stage for model in kept}:
+                self.rundir.release(name)
+
+    def _restore(self, model: ModelRef) -> None:
+        """Redo the stage of a model whose weights were released."""
+        if model.path.is_dir():
+            return
+        self.progress.say(f"{model.stage}: weights were released and are wanted again; training it once more.")
+        self.rundir.forget(model.stage)
+        again = self._makers[model.stage]()
+        if again.digest != model.digest:
+            raise RunError(f"{model.stage} gave other weights than the first time ({again.digest[:12]}).", None)
+
+    def _open(self, model: ModelRef, precision: str) -> LanguageModel:
+        self._restore(model)
+        return load_model(
+            model.path,
+            digest=model.digest,
+            device=self.device,
+            precision=precision,
+            trust_remote_code=self.config.compute.trust_remote_code,
+        )
+
+    def _stage(self, name: str, *, inputs: dict[str, str], settings: dict[str, Any], work: Work) -> StageResult:
+        result = self.rundir.stage(name, inputs=inputs, settings=settings, work=work)
+        if result.skipped:
+            self.progress.begin(name)
+            self.progress.end(skipped=True)
+        return result
+
+
+def _digests(pool: Sequence[StageResult]) -> dict[str, str]:
+    return {result.name: result.digest for result in pool}
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _config_is_encoder_decoder(path: Path) -> bool:
+    from transformers import AutoConfig
+
+    return bool(AutoConfig.from_pretrained(path).is_encoder_decoder)

@@ -1,0 +1,90 @@
+"""Rows from files, and what is said of broken ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from selftrain.data.reading import MAX_LINE_BYTES, open_path, read_rows
+from selftrain.errors import DataError
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"q": "één?", "a": 3}\n\n{"q": "two?", "a": "4"}'),
+        ("a.jsonl", b'\xef\xbb\xbf{"q": "\xc3\xa9\xc3\xa9n?", "a": 3}\r\n\r\n{"q": "two?", "a": "4"}\r\n'),
+        ("a.json", '[{"q": "één?", "a": 3},\n {"q": "two?", "a": "4"}]'),
+        ("a.json", '{"q": "één?", "a": 3}\n{"q": "two?", "a": "4"}'),
+    ],
+)
+def test_json_forms(tmp_path: Path, name: str, content: str | bytes) -> None:
+    rows = read_rows(write(tmp_path, name, content))
+    assert [dict(row.values) for row in rows] == [{"q": "één?", "a": 3}, {"q": "two?", "a": "4"}]
+
+
+def test_rows_know_their_lines(tmp_path: Path) -> None:
+    rows = read_rows(write(tmp_path, "a.jsonl", '{"q": 1}\n\n\n{"q": 2}\n'))
+    assert [row.key for row in rows] == ["1", "4"]
+    assert rows[1].where.endswith("a.jsonl, line 4")
+
+
+def test_csv_with_a_line_break_inside_quotes(tmp_path: Path) -> None:
+    rows = read_rows(write(tmp_path, "a.csv", 'q, a\n"one,\ntwo?",3\n\nthree?,4\n'))
+    assert [dict(row.values) for row in rows] == [{"q": "one,\ntwo?", "a": "3"}, {"q": "three?", "a": "4"}]
+    assert rows[1].where.endswith("line 5")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", '{"q": 1}\n{"q": }\n', "line 2: not JSON"),
+        ("a.jsonl", '{"q": 1}\n[1, 2]\n', "line 2: expected an object with named fields, got list"),
+        ("a.jsonl", b'{"q": 1}\n{"q": "\xff"}\n', "line 2: expected UTF-8"),
+        ("a.jsonl", '{"q": "' + "x" * MAX_LINE_BYTES + '"}', "line 1: longer than"),
+        ("a.jsonl", '{"q": 1}\n' + "[" * 200_000, "line 2: not JSON"),
+        ("a.jsonl", '{"q": ' + "9" * 5000 + "}", "line 1: not JSON"),
+        ("a.jsonl", "\n\n", "expected rows, got none"),
+        ("a.json", '[{"q": 1},\n{"q" 2}]', "line 2: not JSON"),
+        ("a.json", '[{"q": 1}, 5]', "row 2: expected an object"),
+        ("a.json", b'[{"q": 1},\n"\xff"]', "line 2: expected UTF-8"),
+        ("a.json", "[]", "expected rows, got none"),
+        ("a.csv", "q,a\n1,2\n1,2,3\n", "line 3: expected 2 columns as in the header, got 3"),
+        ("a.csv", 'q,a\n"1,2\n', "not CSV"),
+        ("a.csv", "q,a\n", "expected rows, got none"),
+    ],
+)
+def test_broken_files_are_named_by_line(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read_rows(write(tmp_path, name, content))
+    assert said in caught.value.message
+    assert len(caught.value.message) < 400
+
+
+def test_missing_empty_and_folder(tmp_path: Path) -> None:
+    write(tmp_path, "empty.jsonl", "")
+    for name, said in (("none.jsonl", "no such file"), ("empty.jsonl", "got an empty file"), (".", "got a folder")):
+        with pytest.raises(DataError, match=said) as caught:
+            open_path(str(tmp_path / name), "problems")
+        assert "expected problems" in caught.value.message
+
+
+def test_texts_are_checked(tmp_path: Path) -> None:
+    lines = [{"q": None}, {}, {"q": "  "}, {"q": ["a"]}, {"q": "x" * 100_001}]
+    content = "\n".join(json.dumps(line) for line in lines) + '\n{"q": "\\ud800"}\n{"q": " fine "}'
+    rows = read_rows(write(tmp_path, "a.jsonl", content))
+    for row, said in zip(
+        rows, ["nothing", "nothing", "empty", "list", "100001 characters", "half a character"], strict=False
+    ):
+        with pytest.raises(DataError, match=said) as caught:
+            row.text("q")
+        assert f"line {row.key}:" in caught.value.message
+    assert rows[-1].text("q") == "fine"

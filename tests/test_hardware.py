@@ -1,0 +1,57 @@
+"""What `auto` means on a machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from selftrain import hardware
+
+X86 = "processor\t: 0\nflags\t\t: fpu sse2 avx512f {}\nbugs\t\t: spectre_v1 bf16\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        (X86.format("avx512_vnni"), False),
+        (X86.format("avx512_bf16"), True),
+        (X86.format("amx_bf16 amx_tile"), True),
+        (X86.format("avx512_bf16_not"), False),
+        ("Features\t: fp asimd bf16 i8mm\n", True),
+        ("Features\t: fp asimd\n", False),
+        ("", False),
+    ],
+)
+def test_cpuinfo_has_bf16(cpuinfo: str, expected: bool) -> None:
+    assert hardware.cpuinfo_has_bf16(cpuinfo) is expected
+
+
+@pytest.mark.parametrize(("has_bf16", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_cpu_precision_follows_the_processor(has_bf16: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cpu_has_bf16", lambda: has_bf16)
+    assert hardware.default_precision("cpu") == precision
+    assert hardware.default_precision("mps") == "fp32"
+
+
+@pytest.mark.parametrize(("cuda", "mps", "device"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_device_order(cuda: bool, mps: bool, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert hardware.default_device() == device
+
+
+def test_cuda_that_only_emulates_bf16_gets_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert hardware.default_precision("cuda") == "fp32"
+
+
+def test_free_disk_of_a_folder_yet_to_be_made(tmp_path: Path) -> None:
+    assert hardware.free_disk_bytes(tmp_path / "not" / "there") > 0
+
+
+def test_memory_and_processors() -> None:
+    memory = hardware.total_memory_bytes()
+    assert memory is None or memory > 1e8
+    assert hardware.num_cpus() >= 1

@@ -1,0 +1,64 @@
+"""Recipes and overrides: what is understood, and how what is not is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from selftrain.errors import ConfigError
+from selftrain.recipe import load_config, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_valid_and_named_as_its_file(name: str) -> None:
+    config = load_config(name)
+    assert config.name == name and config.description
+
+
+def test_overrides_reach_sections_lists_and_numbers() -> None:
+    config = load_config(
+        "smoke", ["training.dpo.beta=0.25", "data.test.0.take=5", "training.sft.learning_rate=1e-4", "baselines=[st]"]
+    )
+    assert config.training.dpo.beta == 0.25
+    assert config.data.test[0].take == 5
+    assert config.training.sft.learning_rate == 1e-4
+    assert config.baselines == ["st"]
+
+
+def test_a_set_given_as_a_string() -> None:
+    config = load_config("smoke", ["data.train=my/problems.jsonl", "data.unlabelled=asdiv"])
+    assert (config.data.train.source, config.data.train.path) == ("file", "my/problems.jsonl")
+    assert config.data.unlabelled is not None and config.data.unlabelled.source == "asdiv"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.dpo.bta=1", r"Unknown field 'training.dpo.bta'(.|\n)*Did you mean 'training.dpo.beta'"),
+        ("training.dpo.beta=-1", r"training.dpo.beta: Input should be greater than 0, got -1"),
+        ("sampling.temperature=hot", r"sampling.temperature: .*number.*got 'hot'"),
+        ("method=ppo", r"method: Input should be 'sft', 'st' or 'dpo-st', got 'ppo'"),
+        ("prompt.template=Solve it", r"prompt: .*must contain \{question\}"),
+        ("data.test.7.take=1", r"expected an index below 1, got '7'"),
+        ("nonsense", r"Expected section.field=value, got 'nonsense'"),
+        ("seed=[1", r"seed: '\[1' is not a YAML value"),
+    ],
+)
+def test_bad_overrides_say_what_was_expected_and_got(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("smoke", [override])
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'smoke'"):
+        load_config("smok")
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(str(tmp_path / "r.yaml"))
+    (tmp_path / "s.yaml").write_text("just text")
+    with pytest.raises(ConfigError, match="expected a mapping of sections, got str"):
+        load_config(str(tmp_path / "s.yaml"))

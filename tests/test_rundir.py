@@ -1,0 +1,100 @@
+"""The run folder: skip what is finished, redo what is not, refuse what is somebody else's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from selftrain.config import RunConfig
+from selftrain.errors import RunError
+from selftrain.recipe import load_config
+from selftrain.rundir import RunDir, identity
+
+
+@pytest.fixture
+def config() -> RunConfig:
+    return load_config("smoke")
+
+
+def write_hello(folder: Path) -> dict[str, int]:
+    (folder / "hello.txt").write_text("hello")
+    return {"rows": 1}
+
+
+def test_a_finished_stage_is_skipped_and_changed_inputs_redo_it(tmp_path: Path, config: RunConfig) -> None:
+    with RunDir.open(tmp_path / "run", config) as run:
+        first = run.stage("a", inputs={"x": "1"}, settings={}, work=write_hello)
+        again = run.stage("a", inputs={"x": "1"}, settings={}, work=lambda _: pytest.fail("ran again"))
+        other = run.stage("a", inputs={"x": "2"}, settings={}, work=write_hello)
+    assert (first.skipped, again.skipped, other.skipped) == (False, True, False)
+    assert again.digest == first.digest and again.figures == {"rows": 1}
+
+
+def test_a_broken_stage_leaves_no_manifest_and_goes_on_in_its_folder(tmp_path: Path, config: RunConfig) -> None:
+    def breaks(folder: Path) -> dict[str, int]:
+        (folder / "half.txt").write_text("half")
+        raise RuntimeError("power cut")
+
+    def goes_on(folder: Path) -> dict[str, int]:
+        assert (folder / "half.txt").read_text() == "half"
+        return {}
+
+    with RunDir.open(tmp_path / "run", config) as run:
+        with pytest.raises(RuntimeError, match="power cut"):
+            run.stage("a", inputs={}, settings={}, work=breaks)
+        assert not (run.path / "a" / "manifest.json").exists()
+        assert not run.stage("a", inputs={}, settings={}, work=goes_on).skipped
+
+
+def test_a_missing_output_makes_a_stage_unfinished(tmp_path: Path, config: RunConfig) -> None:
+    with RunDir.open(tmp_path / "run", config) as run:
+        run.stage("a", inputs={}, settings={}, work=write_hello)
+        (run.path / "a" / "hello.txt").unlink()
+        assert not run.stage("a", inputs={}, settings={}, work=write_hello).skipped
+
+
+def test_released_weights_do_not_make_a_stage_unfinished(tmp_path: Path, config: RunConfig) -> None:
+    def train(folder: Path) -> dict[str, int]:
+        (folder / "model").mkdir()
+        (folder / "model" / "weights").write_text("w")
+        return {}
+
+    with RunDir.open(tmp_path / "run", config) as run:
+        run.stage("a/sft", inputs={}, settings={}, work=train)
+        run.release("a/sft")
+        assert not (run.path / "a/sft/model").exists()
+        assert run.stage("a/sft", inputs={}, settings={}, work=train).skipped
+
+
+def test_another_run_in_the_folder_is_refused_by_its_differing_keys(tmp_path: Path, config: RunConfig) -> None:
+    RunDir.open(tmp_path / "run", config).close()
+    other = load_config("smoke", ["training.dpo.beta=0.9", "seed=5"])
+    with pytest.raises(RunError, match=r"seed \(1 there, 5 asked\), training\.dpo\.beta"):
+        RunDir.open(tmp_path / "run", other)
+    RunDir.open(tmp_path / "run", load_config("smoke", ["baselines=[st]", "training.micro_batch_tokens=512"])).close()
+
+
+def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path, config: RunConfig) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(RunError, match="holds no run"):
+        RunDir.open(tmp_path, config)
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path, config: RunConfig) -> None:
+    with RunDir.open(tmp_path / "run", config), pytest.raises(RunError, match="in use by process"):
+        RunDir.open(tmp_path / "run", config)
+
+
+def test_run_control_is_no_part_of_the_identity(config: RunConfig) -> None:
+    keys = identity(config)
+    assert "training.dpo.beta" in keys and "data.test.0.source" in keys
+    assert not {"baselines", "compute.threads", "training.micro_batch_tokens"} & keys.keys()
+
+
+def test_the_journal_is_lines_of_json(tmp_path: Path, config: RunConfig) -> None:
+    with RunDir.open(tmp_path / "run", config) as run:
+        run.journal("warning", message="<b>")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["start", "warning"]

@@ -1,0 +1,171 @@
+"""The DPO objective against pairs one by one with a separate frozen reference model."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from selftrain.errors import DataError
+from selftrain.records import Pair
+from selftrain.training.dpo import DPOObjective, group_pairs
+
+Oracle = Callable[..., torch.Tensor]
+
+
+@contextlib.contextmanager
+def _measuring() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def _measured(objective: DPOObjective, module: nn.Module) -> DPOObjective:
+    objective.restore(objective.before(module, _measuring))
+    return objective
+
+
+def _moved(module: nn.Module) -> nn.Module:
+    """A policy away from its reference."""
+    moved = copy.deepcopy(module)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return moved
+
+
+def test_group_pairs_forwards_each_distinct_completion_once() -> None:
+    a, b, x, y = (2, 1), (3, 1), (4, 1), (5, 1)
+    sides = [("q", a, x), ("r", a, x), ("q", a, y), ("q", b, x)]
+    found = group_pairs([Pair(q, w, z, "gold", "s#0", 0.0) for q, w, z in sides], {"q": (9,), "r": (8,)})
+    assert [question.problem_id for question in found] == ["q", "r"]
+    assert found[0].completions == (a, x, y, b)
+    assert found[0].pairs == ((0, 1, 1.0), (0, 2, 1.0), (3, 1, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (Pair("q", (2, 1), (2, 1), "gold", "s#0", 1.0), "two different"),
+        (Pair("q", (2, 1), (), "gold", "s#0", 1.0), "non-empty"),
+        (Pair("z", (2, 1), (3, 1), "gold", "s#0", 1.0), "no prompt"),
+        (Pair("q", (2, 1), (3, 1), "gold", "s#0", 1.0, weight=0.0), "weight above 0"),
+    ],
+)
+def test_unusable_pairs_are_named(pair: Pair, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        group_pairs([pair], {"q": (9,)})
+
+
+def test_an_empty_pair_set_is_refused(llama: Any) -> None:
+    with pytest.raises(DataError, match="at least one pair"):
+        llama.dpo([])
+
+
+def test_margins_are_zero_before_step_1(family: Any, pairs: list[Pair]) -> None:
+    module = family.model()
+    objective = _measured(family.dpo(pairs, micro_batch_tokens=128), module)
+    for step in range(objective.plan.num_steps):
+        for micro_batch in objective.plan.step(step):
+            _, _, stats = objective._compare(objective.log_probs(module, micro_batch), micro_batch)
+            assert abs(float(stats["margin"])) / objective.config.beta < 1e-4
+            assert abs(float(stats["chosen_change"])) < 1e-4
+
+
+def test_the_reference_has_no_dropout(family: Any, pairs: list[Pair]) -> None:
+    module = family.model(dropout=0.5).train()
+    objective = family.dpo(pairs)
+    first, second = (objective.before(module, _measuring)["reference"] for _ in range(2))
+    assert torch.equal(first, second)
+    assert not module.training
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [64, 4096])
+def test_loss_and_gradient_equal_pairs_one_by_one(
+    family: Any,
+    pairs: list[Pair],
+    prompts: Mapping[str, tuple[int, ...]],
+    oracle: Oracle,
+    gradients: Callable[..., dict[str, torch.Tensor]],
+    micro_batch_tokens: int,
+) -> None:
+    reference = family.model()
+    objective = _measured(family.dpo(pairs, micro_batch_tokens, beta=0.3, batch_size=100), reference)
+    module = _moved(reference)
+    (batch,) = [objective.plan.step(index) for index in range(objective.plan.num_steps)]
+    found_loss = torch.stack([objective.loss(module, micro_batch)[0] for micro_batch in batch]).sum()
+    torch.autograd.backward(found_loss)
+    found = gradients(module)
+
+    module.zero_grad()
+    expected = torch.zeros(())
+    for pair in pairs:
+        logs = []
+        for ids in (pair.chosen_ids, pair.rejected_ids):
+            row = (family.encoder_decoder, prompts[pair.problem_id], ids)
+            logs.append(oracle(module, *row).sum() - oracle(reference, *row).sum().detach())
+        expected = expected - pair.weight * torch.log(torch.sigmoid(0.3 * (logs[0] - logs[1])))
+    expected = expected / sum(pair.weight for pair in pairs)
+    torch.autograd.backward(expected)
+    assert found_loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert abs(found_loss.item() - math.log(2)) > 1e-3
+    for name, gradient in gradients(module).items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+    assert all(gradient.abs().sum() > 0 for gradient in found.values())
+
+
+def test_statistics_equal_pairs_one_by_one(
+    family: Any, pairs: list[Pair], prompts: Mapping[str, tuple[int, ...]], oracle: Oracle
+) -> None:
+    reference = family.model()
+    objective = _measured(family.dpo(pairs, micro_batch_tokens=128, beta=0.3, max_steps=1), reference)
+    module = _moved(reference)
+    found = objective.after(module, _measuring)
+
+    margins, losses, changes = [], [], {"chosen": 0.0, "rejected": 0.0}
+    log_probs, tokens = dict(changes), {"chosen": 0, "rejected": 0}
+    for pair in pairs:
+        ratios = []
+        for side, ids in (("chosen", pair.chosen_ids), ("rejected", pair.rejected_ids)):
+            row = (family.encoder_decoder, prompts[pair.problem_id], ids)
+            policy = oracle(module, *row).sum().item()
+            ratios.append(policy - oracle(reference, *row).sum().item())
+            changes[side] += ratios[-1]
+            log_probs[side] += policy
+            tokens[side] += len(ids)
+        margins.append(0.3 * (ratios[0] - ratios[1]))
+        losses.append(pair.weight * math.log(1 + math.exp(-margins[-1])))
+    assert found["loss"] == pytest.approx(sum(losses) / sum(pair.weight for pair in pairs), rel=1e-4)
+    assert found["margin"] == pytest.approx(sum(margins) / len(pairs), abs=1e-4)
+    assert found["reward_accuracy"] == pytest.approx(sum(margin > 0 for margin in margins) / len(pairs))
+    for side in ("chosen", "rejected"):
+        assert found[f"{side}_change_per_token"] == pytest.approx(changes[side] / tokens[side], abs=1e-4)
+        assert found[f"{side}_log_prob_per_token"] == pytest.approx(log_probs[side] / tokens[side], rel=1e-4)
+
+
+def test_tokens_are_those_of_distinct_completions(llama: Any, pairs: list[Pair]) -> None:
+    objective = llama.dpo(pairs)
+    rows = [(q.prompt_ids, ids) for q in objective.questions for ids in q.completions]
+    real = sum(len(prompt) + len(ids) for prompt, ids in rows)
+    assert len(rows) < 2 * len(pairs)
+    assert objective.forward_tokens == 2 * real
+    steps = [objective.plan.step(index) for index in range(objective.plan.num_steps)]
+    assert sum(micro_batch.tokens for step in steps for micro_batch in step) == real
+
+
+def test_the_digest_covers_the_weights_of_pairs(llama: Any, pairs: list[Pair]) -> None:
+    changed = [dataclasses.replace(pairs[0], weight=0.7), *pairs[1:]]
+    assert llama.dpo(pairs).digest() != llama.dpo(changed).digest()
+
+
+def test_a_loss_without_reference_is_a_bug(llama: Any, pairs: list[Pair]) -> None:
+    objective = llama.dpo(pairs)
+    with pytest.raises(RuntimeError, match="reference"):
+        objective.loss(llama.model(), objective.plan.step(0)[0])

@@ -1,0 +1,81 @@
+"""The SFT objective against one-row-at-a-time cross-entropy over the model's own full logits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from selftrain.errors import DataError
+from selftrain.records import Example
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [64, 4096])
+def test_loss_and_gradient_equal_a_plain_loop(
+    family: Any,
+    examples: list[Example],
+    oracle: Callable[..., torch.Tensor],
+    gradients: Callable[..., dict[str, torch.Tensor]],
+    micro_batch_tokens: int,
+) -> None:
+    examples[2] = dataclasses.replace(examples[2], weight=0.25)
+    module = family.model()
+    objective = family.sft(examples, micro_batch_tokens, batch_size=16)
+    parts = [objective.loss(module, micro_batch)[0] for micro_batch in objective.plan.step(0)]
+    assert len(parts) == 1 if micro_batch_tokens == 4096 else len(parts) > 3
+    torch.autograd.backward(parts)
+    found = gradients(module)
+
+    module.zero_grad()
+    total = sum(row.weight * len(row.target_ids) for row in examples)
+    losses = [
+        -row.weight * oracle(module, family.encoder_decoder, row.prompt_ids, row.target_ids).sum() for row in examples
+    ]
+    expected = torch.stack(losses).sum() / total
+    torch.autograd.backward(expected)
+    assert torch.stack(parts).sum().item() == pytest.approx(expected.item(), rel=1e-6)
+    for name, gradient in gradients(module).items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+    assert all(gradient.abs().sum() > 0 for gradient in found.values())
+
+
+def test_config_dropout_is_on_in_training_mode_and_can_be_overridden(
+    family: Any, examples: list[Example], request: pytest.FixtureRequest
+) -> None:
+    if family.encoder_decoder:
+        reason = "models.set_dropout does not reach T5Attention.dropout"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    module = family.model(dropout=0.5)
+    micro_batch = family.sft(examples).plan.step(0)[0]
+
+    def spread(dropout: float | None) -> float:
+        objective = family.sft(examples, dropout=dropout)
+        objective.set_mode(module)
+        torch.manual_seed(0)
+        first, second = (objective.loss(module, micro_batch)[0].item() for _ in range(2))
+        return abs(first - second)
+
+    assert spread(None) > 1e-3
+    assert spread(0.0) == 0.0
+
+
+@pytest.mark.parametrize("change", [{"prompt_ids": ()}, {"target_ids": ()}, {"weight": 0.0}])
+def test_an_unusable_example_is_named(family: Any, examples: list[Example], change: dict[str, Any]) -> None:
+    examples[3] = dataclasses.replace(examples[3], **change)
+    with pytest.raises(DataError, match="p3"):
+        family.sft(examples)
+
+
+def test_no_examples_are_refused(family: Any) -> None:
+    with pytest.raises(DataError, match="at least one example"):
+        family.sft([])
+
+
+def test_digest_covers_rows_and_order(llama: Any, examples: list[Example]) -> None:
+    digest = llama.sft(examples).digest()
+    changed = [dataclasses.replace(examples[0], target_ids=(5, 1)), *examples[1:]]
+    assert digest == llama.sft(list(examples), micro_batch_tokens=64).digest()
+    assert len({digest, llama.sft(changed).digest(), llama.sft(examples[::-1]).digest()}) == 3
