@@ -69,8 +69,9 @@ def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def heavy_imports(folder: Path, *arguments: str) -> list[str]:
     """The heavy packages that a run of the interpreter imports, read from its own import log."""
     done = python("-X", "importtime", *arguments, folder=folder)
-    assert done.returncode == 0, done.stderr[-2000:]
-    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    logged = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    assert done.returncode == 0, "\n".join(line for line in done.stderr.splitlines() if line not in logged)
+    imported = {line.rsplit("|", 1)[-1].strip() for line in logged}
     assert "selftrain" in imported
     return sorted(imported.intersection(HEAVY))
 

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report", "sampling", "training"),
     ("models",),
     (
-        "calculator", "data", "labelling", "model_hub", "pairing", "prompts", "recipe", "rundir", "similarity",
+        "calculator", "data", "labelling", "model_hub", "pairing", "pool", "prompts", "recipe", "rundir", "similarity",
         "smollm2", "toy", "verify", "weights",
     ),
     ("config", "cost", "errors", "hardware", "metrics", "progress", "records", "seeding"),

@@ -15,6 +15,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 FIRST_BYTE_S = 3.0
 NEXT_BYTE_S = 10.0  # the client's own limit, for an answer that has begun
@@ -48,11 +49,11 @@ def list_files(repo: str, first_byte_s: float = FIRST_BYTE_S) -> list[str]:
     Raises:
         HubError: no such repository, no answer within `first_byte_s` seconds, or one that makes no sense.
     """
-    from huggingface_hub import constants, get_token
+    from huggingface_hub import constants, get_session, get_token
 
     token = get_token()
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    lookup = _Lookup(f"{constants.ENDPOINT}/api/models/{repo}", headers)
+    lookup = _Lookup(get_session(), f"{constants.ENDPOINT}/api/models/{repo}", headers)
     lookup.start()
     if not lookup.begun.wait(first_byte_s):
         raise HubError(f"the hub gives no answer within {first_byte_s:g} seconds")
@@ -70,18 +71,17 @@ def list_files(repo: str, first_byte_s: float = FIRST_BYTE_S) -> list[str]:
 class _Lookup(threading.Thread):
     """One GET; `begun` is set at the first byte of the answer, or at the failure."""
 
-    def __init__(self, url: str, headers: dict[str, str]) -> None:
+    def __init__(self, session: Any, url: str, headers: dict[str, str]) -> None:
         super().__init__(daemon=True, name="hub-lookup")
-        self.url, self.headers = url, headers
+        self.session, self.url, self.headers = session, url, headers
         self.begun = threading.Event()
         self.error: Exception | None = None
         self.status, self.body = 0, b""
 
     def run(self) -> None:
-        from huggingface_hub import get_session
-
+        """Ask, and keep the answer or the error."""
         try:
-            with get_session().stream("GET", self.url, headers=self.headers, timeout=NEXT_BYTE_S) as answer:
+            with self.session.stream("GET", self.url, headers=self.headers, timeout=NEXT_BYTE_S) as answer:
                 self.begun.set()
                 self.status, self.body = answer.status_code, answer.read()
         except Exception as error:  # noqa: BLE001 - the client's errors differ between its versions, with no root

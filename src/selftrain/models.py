@@ -227,5 +227,6 @@ def set_dropout(module: nn.Module, probability: float | None) -> None:
     for part in module.modules():
         if isinstance(part, nn.Dropout):
             part.p = probability
-        if hasattr(part, "attention_dropout") and isinstance(part.attention_dropout, float):
-            part.attention_dropout = probability  # type: ignore[assignment]
+        for name in ("attention_dropout", "dropout"):  # plain floats in Llama's and T5's attention
+            if isinstance(getattr(part, name, None), float):
+                setattr(part, name, probability)

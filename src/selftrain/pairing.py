@@ -34,7 +34,8 @@ class PairStats:
 
     `num_wrong` holds the unparsed ones, of which there are `num_unparsed`; `num_cut` losers ended at the length
     limit. `num_exact` and `num_near` are lost to de-duplication on both sides, copies of the gold rationale
-    included. `num_winners` and `num_losers` are what is left, gold included; `num_gold_pairs` pairs use it.
+    included. `num_winners` and `num_losers` are what is left, gold included. `gold_winner_used`: gold was a
+    winner and there was a loser; `num_gold_pairs` of the pairs have it. `num_neither`: rule 1's last clause.
     """
 
     problem_id: str

@@ -53,7 +53,8 @@ class Problem:
 class Verdict:
     """What a verifier says of one text: outcome, the answer it found, and why.
 
-    `timeout` and `unparsed` are neither winner nor loser by themselves; see `stages/pair.py`.
+    An `unparsed` text is a loser like a wrong one (paper's code); a `timeout` is neither winner nor loser, and so is
+    any verdict given without a gold answer (`source` says so); see `pairing.py`.
     """
 
     outcome: Outcome
@@ -168,7 +169,7 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> int:
     count = 0
     with temporary.open("w", encoding="utf-8") as out:
         for record in records:
-            out.write(json.dumps(to_dict(record), ensure_ascii=False, separators=(",", ":")) + "\n")
+            out.write(json.dumps(to_dict(record), separators=(",", ":")) + "\n")
             count += 1
         out.flush()
         os.fsync(out.fileno())

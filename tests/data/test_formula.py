@@ -79,7 +79,7 @@ FORMULAS = st.recursive(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=400)
+@settings(deadline=None, derandomize=True, max_examples=200)
 @given(FORMULAS)
 def test_every_line_is_exact_and_the_last_is_the_formula(formula: str) -> None:
     try:

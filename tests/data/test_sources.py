@@ -155,7 +155,11 @@ def stand_in_hub(
             raise ConnectionError("Couldn't reach the hub")
         return rows[split]
 
-    module = types.SimpleNamespace(load_dataset=load_dataset, config=types.SimpleNamespace(HF_HUB_OFFLINE=offline))
+    module = types.SimpleNamespace(
+        load_dataset=load_dataset,
+        config=types.SimpleNamespace(HF_HUB_OFFLINE=offline),
+        exceptions=types.SimpleNamespace(DatasetsError=RuntimeError),
+    )
     monkeypatch.setitem(sys.modules, "datasets", module)
     return calls
 

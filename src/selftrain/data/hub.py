@@ -12,7 +12,7 @@ from typing import Any
 from selftrain.data.reading import Row
 from selftrain.errors import DataError
 
-LOCAL_HINT = "Give a local file instead (the set's `path`)"
+LOCAL_HINT = "Give a local file instead (the set's `path`, or data.files.SOURCE=PATH for all sets of a source)"
 
 
 def hub_rows(
@@ -33,7 +33,7 @@ def hub_rows(
     for split in splits:
         try:
             table = datasets.load_dataset(name, config, split=split, revision=revision)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             why = " ".join(str(error).split())[:200]
             raise DataError(
                 f"{name}, split {split!r}: could not be loaded from the hub ({why}).", f"{LOCAL_HINT}."

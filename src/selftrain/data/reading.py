@@ -136,11 +136,11 @@ def _json_line_rows(path: Path) -> Iterator[Row]:
     for number, line in _lines(path):
         if line.strip():
             where = f"{path}, line {number}"
-            yield Row(where, str(number), _object(_parsed(line, where), where))
+            yield Row(where, str(number), _object(_parsed(line, where, is_line=True), where))
 
 
 def _list_rows(path: Path) -> list[Row]:
-    items = _parsed(read_text(path), str(path))
+    items = _parsed(read_text(path), str(path), is_line=False)
     places = [f"{path}, row {number}" for number in range(1, len(items) + 1)]
     return [
         Row(where, str(number), _object(item, where))
@@ -166,12 +166,12 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parsed(text: str, where: str, *, is_line: bool) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        at = f", line {error.lineno}" if "line" not in where else ""
-        raise DataError(f"{where}{at}: not JSON ({error.msg}, character {error.colno}).") from error
+        at = where if is_line else f"{where}, line {error.lineno}"
+        raise DataError(f"{at}: not JSON ({error.msg}, character {error.colno}).") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON that can be read ({type(error).__name__}).") from error
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WIDTH_INCH = 5.4
 FONT_PT = 10
-MAX_LABEL_CHARS = 40
+MAX_LABEL_CHARS = 46
 
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
@@ -66,6 +66,7 @@ def accuracy_figure(rows: Sequence[Mapping[str, Any]], title: str) -> str:
             )  # fmt: skip
         _name_lines(axes, [str(row["label"]) for row in rows])
         axes.set_xlim(0, 100)
+        axes.spines["left"].set_visible(False)
         axes.set_xlabel("right answers, %")
         axes.grid(axis="x", color="#dddddd", linewidth=0.7)
     return out[0]
@@ -73,7 +74,7 @@ def accuracy_figure(rows: Sequence[Mapping[str, Any]], title: str) -> str:
 
 def cost_figure(rows: Sequence[Mapping[str, Any]], title: str) -> str:
     """Bars, one a stage: `stage`, `seconds`, `part` (of `PART_MARKS`)."""
-    with _figure(0.26 * len(rows) + 1.1, title) as (figure, out):
+    with _figure(0.22 * len(rows) + 1.1, title) as (figure, out):
         axes = figure.subplots()
         shown: set[str] = set()
         for place, row in enumerate(rows):
@@ -84,6 +85,7 @@ def cost_figure(rows: Sequence[Mapping[str, Any]], title: str) -> str:
                 place, row["seconds"], height=0.72, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=label
             )
         _name_lines(axes, [str(row["stage"]) for row in rows])
+        axes.tick_params(axis="y", labelsize=FONT_PT - 2)
         axes.set_xlabel("seconds")
         axes.set_xlim(left=0)
         figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=FONT_PT - 1)

@@ -56,7 +56,6 @@ def run_sample(
     kept.sort(key=lambda problem: (len(prompts[problem.id]), problem.id))
     progress.begin(plan.stage, len(kept) * plan.num_samples, "completions")
     sampler: list[Sampler] = []
-    right = done = 0
 
     def sample(members: Sequence[Problem]) -> list[Completion]:
         if not sampler:
@@ -74,13 +73,12 @@ def run_sample(
     seconds = time.monotonic() - started
     write_jsonl(folder / COMPLETIONS, completions)
     _remove_shards(folder / "shards")
-    done = len(completions)
     right = sum(c.strict is not None and c.strict.outcome == "right" for c in completions)
-    progress.end(f"{right} of {done} right ({right / max(done, 1):.1%})")
+    progress.end(f"{right} of {len(completions)} right ({right / max(len(completions), 1):.1%})")
     return {
         "problems": len(kept),
         "prompts_over_limit": len(problems) - len(kept),
-        "completions": done,
+        "completions": len(completions),
         "sampling_seconds": round(seconds, 3),
         "prompt_tokens": sum(len(prompts[problem.id]) for problem in kept),
         "generated_tokens": sum(len(c.token_ids) for c in completions),

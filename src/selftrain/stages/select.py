@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def run_select(
     """Write examples.jsonl: first the gold ones, then the pool's (stored token ids, never re-tokenised text)."""
     progress.begin(stage)
     samples = by_problem(pool, questions)
-    chosen, _ = select_labels(
+    chosen, account = select_labels(
         {problem.id: (gold_of(problem, codec), samples[problem.id]) for problem in questions},
         config.labels,
         codec.eos_id,
@@ -44,6 +45,7 @@ def run_select(
     num_gold = sum(example.origin == "gold" for example in kept)
     progress.end(f"{num_gold} gold and {len(kept) - num_gold} pseudo-labelled examples")
     return {
+        **dataclasses.asdict(account),
         "gold": num_gold,
         "pseudo_labels": len(kept) - num_gold,
         "over_limit": len(gold) + len(pseudo) - len(kept),

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import math
 import shutil
 import time
@@ -41,8 +40,6 @@ Precision = Literal["fp32", "bf16"]
 OnStep = Callable[[int, int, Row], None]
 LOG_NAME = "train-log.jsonl"
 NAMES_SHOWN = 20
-
-logger = logging.getLogger(__name__)
 
 
 class Interrupted(SelftrainError):
@@ -256,7 +253,7 @@ class _Training:
         found, reason = checkpoint.read_sealed(target, self.digest)
         if found is None:
             if target.exists():
-                self._note(f"the stored constants are measured again: {reason}")
+                self.notes.append(f"the stored constants are measured again: {reason}")
             constants = self.objective.before(self.module, self._measuring)
             if constants:
                 checkpoint.write_sealed(target, self.digest, {}, {"constants": constants})
@@ -266,15 +263,14 @@ class _Training:
 
     def _resume(self) -> None:
         found, notes = checkpoint.load_checkpoint(self.folder / "checkpoint", self.digest)
-        for note in notes:
-            self._note(note)
+        self.notes += notes
         if found is not None:
             checkpoint.restore_tensors(self.module, self.optimizer, found.tensors)
             self.step = self.saved_step = int(found.counters["step"])
             self.trained_tokens = int(found.counters["trained_tokens"])
             self.earlier_s = float(found.counters["seconds"])
         elif notes:
-            self._note("training starts again from step 0")
+            self.notes.append("training starts again from step 0")
 
     def _save(self) -> None:
         if self.log is not None:
@@ -293,10 +289,6 @@ class _Training:
 
     def _seconds(self) -> float:
         return self.earlier_s + time.monotonic() - self.started
-
-    def _note(self, text: str) -> None:
-        logger.warning("%s: %s", self.folder, text)
-        self.notes.append(text)
 
 
 def _training_digest(module: nn.Module, objective: Objective, precision: str, model_digest: str) -> str:

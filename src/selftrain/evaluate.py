@@ -1,0 +1,145 @@
+"""`selftrain evaluate`: a model's accuracy on sets of problems, outside a run.
+
+    print(evaluate_sets("runs/quickstart/model", ["svamp=SVAMP.json", "my.jsonl"], take=200))
+
+A set is a source of `selftrain.data` ("svamp"), a source with its file ("svamp=SVAMP.json") or a file of rows
+("my.jsonl"). The model is asked as it was trained to be, greedily; strict and flexible extraction stand side by side.
+All sets are read and checked before the model is loaded, which is when torch is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selftrain.config import DataSpec
+from selftrain.data import SOURCES, load, prove_gold
+from selftrain.errors import DataError
+from selftrain.progress import Progress, Silent
+from selftrain.records import Completion, Problem, write_jsonl
+from selftrain.report.accuracy import accuracy_of, counts
+from selftrain.report.text import clean, table
+from selftrain.report.wording import interval, percent
+from selftrain.stages.evaluate import FLEXIBLE, STRICT, right_by_problem
+
+if TYPE_CHECKING:
+    from selftrain.use import Tutor
+
+FILE_SUFFIXES = (".jsonl", ".json", ".csv")
+HEADER = (
+    "", "rows", "strict %", "95 % interval", "flexible %", "95 % interval", "calls", "uncalculated", "cut", "too long",
+)  # fmt: skip
+
+
+def evaluate_sets(
+    model: str,
+    data: Sequence[str],
+    *,
+    take: int | None = None,
+    calculator: bool = True,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Evaluate a model on each set; the table as text.
+
+    Args:
+        model: a delivered model's folder, any local folder, a hub name, or `smollm2-135m`.
+        data: sets, as the module says.
+        take: only the first so many problems of each.
+        calculator: compute annotations while decoding.
+        out: where to write the judged completions of all sets, as JSONL; `stage` names the set.
+        progress: hears of each set.
+
+    Raises:
+        DataError: a set that cannot be used, or rows without a usable answer.
+        ModelError: a model that cannot be found or loaded.
+    """
+    sets = load_named(data, take)
+    from selftrain.use import open_model
+
+    progress = progress or Silent()
+    tutor = open_model(model, say=progress.say)
+    rows: list[list[str]] = []
+    written: list[Completion] = []
+    for name, problems in sets.items():
+        completions = _evaluate(tutor, name, problems, calculator, progress)
+        rows.append(_row(name, problems, completions))
+        written += [dataclasses.replace(completion, stage=f"evaluate/{name}") for completion in completions]
+    if out is not None:
+        write_jsonl(out, written)
+    return "\n".join(clean(line) for line in table(HEADER, rows))
+
+
+def load_named(data: Sequence[str], take: int | None = None) -> dict[str, list[Problem]]:
+    """name -> problems of each set, checked; a name that comes twice gets a number.
+
+    Raises:
+        DataError: see `evaluate_sets`.
+    """
+    if take is not None and take < 1:
+        raise DataError(f"--take: expected at least 1 problem, got {take}.")
+    if not data:
+        raise DataError("Expected a set to evaluate on, got none.", "Name one, such as --data svamp=SVAMP.json.")
+    sets: dict[str, list[Problem]] = {}
+    for text in data:
+        spec = parse_spec(text)
+        problems = load(spec).problems[:take]
+        _check_answers(text, problems)
+        name, number = spec.label, 2
+        while name in sets:
+            name, number = f"{spec.label}-{number}", number + 1
+        sets[name] = problems
+    return sets
+
+
+def parse_spec(text: str) -> DataSpec:
+    """What SOURCE, SOURCE=PATH or a file's path stands for.
+
+    >>> parse_spec("svamp=a/SVAMP.json").source, parse_spec("my.jsonl").source, parse_spec("my.jsonl").label
+    ('svamp', 'file', 'my')
+    """
+    name, equals, path = text.partition("=")
+    if equals and name.partition(":")[0] in SOURCES:
+        return DataSpec(source=name, path=path, rationales=False)
+    if text.partition(":")[0] not in SOURCES and (text.endswith(FILE_SUFFIXES) or "/" in text):
+        return DataSpec(source="file", name=Path(text).stem, path=text, rationales=False)
+    return DataSpec(source=text, rationales=False)
+
+
+def _check_answers(text: str, problems: Sequence[Problem]) -> None:
+    failures = prove_gold(problems)
+    if failures:
+        raise DataError(
+            f"{text}: {len(failures)} of {len(problems)} answers cannot be judged: {'; '.join(failures[:3])}.",
+            "Each row needs an answer that is one number.",
+        )
+
+
+def _evaluate(
+    tutor: Tutor, name: str, problems: Sequence[Problem], calculator: bool, progress: Progress
+) -> list[Completion]:
+    """Judged completions of the problems whose prompt is within the model's limit."""
+    limit = tutor.codec.config.max_prompt_tokens
+    short = [problem for problem in problems if len(tutor.codec.prompt(problem.question)) <= limit]
+    if not short:
+        raise DataError(f"{name}: all {len(problems)} prompts are longer than {limit} tokens.")
+    progress.begin(name, len(short), "problems")
+    completions = tutor.evaluate(short, calculator=calculator, progress=progress)
+    right = sum(right_by_problem(completions).values())
+    progress.end(f"{right} of {len(completions)} right")
+    return completions
+
+
+def _row(name: str, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[str]:
+    groups = {problem.id: problem.group for problem in problems if problem.group is not None}
+    shared = groups if len(set(groups.values())) > 1 else None
+    written = counts(completions)
+    cells = [name, str(len(completions))]
+    for extraction in (STRICT, FLEXIBLE):
+        accuracy = accuracy_of(right_by_problem(completions, extraction), shared)
+        cells += [percent(accuracy), interval(accuracy)]
+    cells.append(f"{written['calls_per_completion']:.2f}")
+    left_out = len(problems) - len(completions)
+    return [*cells, str(written["uncalculated"]), str(written["cut_at_limit"]), str(left_out)]

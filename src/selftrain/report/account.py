@@ -1,0 +1,192 @@
+"""What a run was made of and what it cost: settings, versions, machine, data, stages, lineage of weights and labels.
+
+`run_facts`, `environment`, `data_facts`, `cost_results` and `lineage` are each a part of results.json.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import platform
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from selftrain import __version__
+from selftrain.cost import PARTS, stage_cost, total
+from selftrain.hardware import num_cpus
+from selftrain.report.accuracy import Model, models_of
+from selftrain.report.files import RunFiles
+from selftrain.rundir import read_json
+
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "reasoning-gym")
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def run_facts(run: RunFiles) -> dict[str, Any]:
+    """Name, method, model, seed, weights, configuration, and whether the run is finished."""
+    config = run.config
+    weights = next(reversed(run.events("weights")), {})
+    trained = [run.figures(stage) for stage in run.manifests if stage.endswith(("/sft", "/dpo"))]
+    return {
+        "name": config.name,
+        "folder": str(run.folder),
+        "method": config.method,
+        "baselines": list(config.baselines),
+        "model": config.model,
+        "weights": base_digest(run),
+        "weights_source": weights.get("source"),
+        "parameters": _parameters(run),
+        "seed": config.seed,
+        "finished": run.is_finished,
+        "pending": [] if run.is_finished else pending_stages(run),
+        "delivered": run.delivered and {name: run.delivered.get(name) for name in ("stage", "digest")},
+        "precision": sorted({str(figures["precision"]) for figures in trained if figures.get("precision")}),
+        "device": config.compute.device,
+        "chat_template": has_chat_template(run.folder),
+        "command": f"selftrain run {run.folder / 'config.yaml'} --out NEW_FOLDER",
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def base_digest(run: RunFiles) -> str | None:
+    """SHA-256 of the base model's weights."""
+    for stage, field in (("0-base/evaluate/", "model"), ("0-warmup/sft", "start")):
+        for name, manifest in run.manifests.items():
+            if name.startswith(stage) and field in manifest["inputs"]:
+                return str(manifest["inputs"][field])
+    return next((event.get("digest") for event in reversed(run.events("weights"))), None)
+
+
+def _parameters(run: RunFiles) -> int | None:
+    found = (run.figures(stage).get("parameters") for stage in run.manifests)
+    return next((int(parameters) for parameters in found if parameters), None)
+
+
+def has_chat_template(folder: Path) -> bool | None:
+    """Whether the model's tokenizer has a chat template of its own; None while no model is there to look at."""
+    for model in (folder / "model", folder / "base", *sorted(folder.glob("*/*/model"))):
+        if (model / "tokenizer_config.json").is_file():
+            settings = read_json(model / "tokenizer_config.json") or {}
+            return (model / "chat_template.jinja").is_file() or bool(settings.get("chat_template"))
+    return None
+
+
+def expected_stages(run: RunFiles) -> Iterator[str]:
+    """The stages of a run of this configuration, in order; DPO or the schedule may end an iteration or the run early."""
+    sets = run.test_sets
+    models = models_of(run.config)
+    yield "data"
+    for model in models:
+        if model.kind != "baseline":
+            yield from _stages_of(model, sets)
+    if sets and run.config.evaluation.without_calculator_rows:
+        yield from (f"{place}/evaluate-without-calculator/{sets[0]}" for place in ("0-base", "final"))
+    for model in models:
+        if model.kind == "baseline":
+            yield from _stages_of(model, sets)
+
+
+def _stages_of(model: Model, sets: Sequence[str]) -> Iterator[str]:
+    """What makes a model, and its evaluations."""
+    made_by: tuple[str, ...] = ("sample-for-labels", "select", "sft")
+    if model.kind == "sampler":
+        made_by = ("sample-for-pairs", "pair", "dpo")
+    elif model.kind == "warm-up":
+        made_by = ("select", "sft")
+    elif model.key == "sft-matched":
+        made_by = ("sft",)
+    elif model.kind == "base":
+        made_by = ()
+    yield from (f"{model.at.removesuffix('/sampler')}/{kind}" for kind in made_by)
+    yield from (model.stage(name) for name in (sets[:1] if model.kind in ("base", "sampler") else sets))
+
+
+def pending_stages(run: RunFiles) -> list[str]:
+    """The expected stages that are not finished."""
+    return [stage for stage in expected_stages(run) if not run.is_done(stage)]
+
+
+def environment(run: RunFiles) -> dict[str, Any]:
+    """Versions and machine. They are those of the process that makes this report, `selftrain` those of the stages."""
+    versions = {str(manifest.get("version", "")) for manifest in run.manifests.values()} - {""}
+    return {
+        "selftrain": sorted(versions or {__version__}),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cores": num_cpus(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_name() -> str:
+    """The processor as it calls itself; its architecture where the system does not tell."""
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def data_facts(run: RunFiles) -> dict[str, Any]:
+    """The data stage's account of each set: rows, source, digests, what was left out and why."""
+    report = read_json(run.folder / "data" / "report.json") if run.is_done("data") else None
+    return dict(report.get("sets", {})) if isinstance(report, dict) else {}
+
+
+def cost_results(run: RunFiles) -> dict[str, Any]:
+    """Seconds, tokens and FLOPs per stage, per part of the run, and in all."""
+    headline = run.test_sets[0] if run.test_sets else None
+    parameters = _parameters(run)
+    costs = [
+        stage_cost(
+            stage, manifest["figures"] or {}, seconds=manifest["seconds"], parameters=parameters, headline=headline
+        )
+        for stage, manifest in run.manifests.items()
+    ]
+    parts = {part: total(cost for cost in costs if cost.part == part) for part in PARTS}
+    return {
+        "parameters": parameters,
+        "stages": [dataclasses.asdict(cost) for cost in costs],
+        "parts": {part: summed for part, summed in parts.items() if summed["stages"]},
+        "total": total(costs),
+    }
+
+
+def lineage(run: RunFiles) -> dict[str, Any]:
+    """Which weights were trained from which, and which weights wrote the pseudo-labels that were trained on."""
+    base = base_digest(run)
+    made_by = {base: "base"} if base else {}
+    models = [{"stage": "base", "weights": base, "from": None, "from_weights": None}] if base else []
+    for stage in run.manifests:
+        figures = run.figures(stage)
+        if stage.endswith(("/sft", "/dpo")) and figures.get("weights"):
+            start = figures.get("start_weights")
+            models.append({
+                "stage": stage, "weights": figures["weights"], "from": made_by.get(start), "from_weights": start,
+            })  # fmt: skip
+            made_by.setdefault(figures["weights"], stage)
+    return {"models": models, "pseudo_labels": _labels_by_model(run, made_by)}
+
+
+def _labels_by_model(run: RunFiles, made_by: dict[str, str]) -> list[dict[str, Any]]:
+    rows = []
+    for stage in run.manifests:
+        if not stage.endswith("/select"):
+            continue
+        written = collections.Counter(row.model for row in run.examples(stage) if row.origin != "gold")
+        rows += [
+            {"stage": stage, "weights": digest, "written_by": made_by.get(digest), "labels": count}
+            for digest, count in sorted(written.items())
+        ]
+    return rows

@@ -1,0 +1,50 @@
+"""Everything that a run's files say, as one JSON-ready dict: what results.json holds and the page shows.
+
+    results = collect(RunFiles(Path("runs/quickstart")))
+    results["headline"]["sentence"], results["test_sets"][0]["models"]
+
+Shares are fractions in [0, 1], times are seconds, counts are integers; only sentences are formatted text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from selftrain.report.account import cost_results, data_facts, environment, lineage, run_facts
+from selftrain.report.accuracy import headline, test_set_results
+from selftrain.report.files import RunFiles
+from selftrain.report.learning import learning_results
+
+FORMAT = 1  # raised when a key of results.json changes its meaning
+
+
+def collect(run: RunFiles) -> dict[str, Any]:
+    """The results of a run folder, finished or not."""
+    sets = [test_set_results(run, name) for name in run.test_sets]
+    return {
+        "format": FORMAT,
+        "run": run_facts(run),
+        "headline": headline(run, sets[0] if sets else None),
+        "test_sets": sets,
+        **learning_results(run),
+        "warnings": warnings_of(run),
+        "cost": cost_results(run),
+        "data": data_facts(run),
+        "environment": environment(run),
+        "lineage": lineage(run),
+    }
+
+
+def warnings_of(run: RunFiles) -> list[dict[str, str]]:
+    """What the journal warns of, each thing once (a resumed run says it again), in order."""
+    told = {
+        "warning": lambda event: event.get("message", ""),
+        "collapse": lambda event: f"DPO collapsed ({event.get('reason', '')}); the SFT model sampled instead.",
+        "no-pairs": lambda _: "No pair in the whole pool of samples: this iteration went on as plain ST.",
+    }
+    found = [
+        (str(event.get("stage", "")), str(told[event["event"]](event)))
+        for event in run.journal
+        if event.get("event") in told
+    ]
+    return [{"stage": stage, "message": message} for stage, message in dict.fromkeys(found)]

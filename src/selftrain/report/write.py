@@ -1,0 +1,37 @@
+"""`write_report`: make results.json and report.html from a run folder's files, each whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from selftrain.report.collect import collect
+from selftrain.report.files import RunFiles
+from selftrain.report.html import page, page_extras
+from selftrain.rundir import write_json
+
+RESULTS, PAGE = "results.json", "report.html"
+
+
+def write_report(folder: Path) -> dict[str, Any]:
+    """Write both files into the run folder, finished or not, and return what results.json holds.
+
+    Raises:
+        RunError: the folder holds no run.
+        DataError: a damaged file of a finished stage.
+    """
+    run = RunFiles(folder)
+    results = collect(run)
+    write_json(folder / RESULTS, results)
+    _write_text(folder / PAGE, page(results, page_extras(run, results)))
+    return results
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as out:
+        out.write(text.encode("utf-8", errors="replace"))
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(temporary, path)
