@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 from selftrain.config import DataSpec
 from selftrain.data import SOURCES, load, prove_gold
 from selftrain.errors import DataError
+from selftrain.judged import FLEXIBLE, STRICT, right_by_problem
 from selftrain.progress import Progress, Silent
 from selftrain.records import Completion, Problem, write_jsonl
 from selftrain.report.accuracy import accuracy_of, counts
 from selftrain.report.text import clean, table
 from selftrain.report.wording import interval, percent
-from selftrain.stages.evaluate import FLEXIBLE, STRICT, right_by_problem
 
 if TYPE_CHECKING:
     from selftrain.use import Tutor

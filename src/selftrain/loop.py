@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from selftrain.runner import Arm, ModelRef, Runner
+    from selftrain.runner import Arm, Runner
+    from selftrain.workbench import ModelRef
 
 
 def self_train(work: Runner, arm: Arm) -> ModelRef:

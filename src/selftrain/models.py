@@ -12,7 +12,6 @@ in many models pad is the end token. Sampling has forwards of its own (`sampling
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from selftrain.errors import ModelError
+from selftrain.weights import weights_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,7 +83,7 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTok
             f"{path}: the tokenizer has no end token (EOS), so completions could never stop.",
             "Set `eos_token` in its tokenizer_config.json.",
         )
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def load_model(
@@ -127,25 +127,6 @@ def save_model(model: LanguageModel, path: Path) -> str:
     shutil.rmtree(path, ignore_errors=True)
     os.replace(temporary, path)
     return weights_digest(path)
-
-
-def weights_digest(path: Path) -> str:
-    """SHA-256 over the contents of a folder's safetensors files, in name order."""
-    digest = hashlib.sha256()
-    for file in sorted(path.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def state_digest(module: nn.Module) -> str:
-    """SHA-256 over parameters in memory; equal for equal weights, whatever file they came from."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def max_positions(module: nn.Module) -> int | None:

@@ -154,7 +154,7 @@ class RunDir:
         seconds = before + time.monotonic() - started
         (folder / "spent.json").unlink(missing_ok=True)
         outputs = {str(file.relative_to(folder)): file_digest(file) for file in _own_files(folder)}
-        manifest = {
+        manifest: dict[str, Any] = {
             "stage": name, "key": key, "digest": digest_of(outputs), "inputs": dict(inputs),
             "settings": dict(settings), "outputs": outputs, "released": [], "figures": figures,
             "seconds": round(seconds, 3), "version": __version__,

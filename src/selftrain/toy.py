@@ -92,8 +92,9 @@ def _llama(tokenizer: Any) -> Any:
 def _t5(tokenizer: Any) -> Any:
     from transformers import T5Config, T5ForConditionalGeneration
 
+    config: Any = T5Config
     return T5ForConditionalGeneration(
-        T5Config(
+        config(
             vocab_size=len(tokenizer),
             d_model=64,
             d_kv=16,

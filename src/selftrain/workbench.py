@@ -17,7 +17,8 @@ from typing import Any
 from selftrain.config import RunConfig
 from selftrain.errors import RunError
 from selftrain.hardware import default_device, default_precision
-from selftrain.models import LanguageModel, is_encoder_decoder, load_model, load_tokenizer, weights_digest
+from selftrain.judged import accuracy_of, changed_fraction
+from selftrain.models import LanguageModel, is_encoder_decoder, load_model, load_tokenizer
 from selftrain.progress import Progress
 from selftrain.prompts import Codec, chat_prompt
 from selftrain.records import Completion, Problem, read_jsonl
@@ -26,14 +27,13 @@ from selftrain.sampling.base import Sampler, SamplingParams
 from selftrain.sampling.engine import Engine
 from selftrain.seeding import derive_seed
 from selftrain.stages.data import load_sets, run_data
-from selftrain.stages.evaluate import accuracy_of, changed_fraction
 from selftrain.stages.pair import run_pair
 from selftrain.stages.sample import COMPLETIONS, EVALUATION_TOLERANCE, LABEL_TOLERANCE, SamplePlan, run_sample
 from selftrain.stages.select import read_examples, run_select
 from selftrain.stages.train import MODEL, run_training
 from selftrain.training.dpo import DPOObjective, group_pairs
 from selftrain.training.sft import SFTObjective
-from selftrain.weights import resolve
+from selftrain.weights import resolve, weights_digest
 
 
 @dataclasses.dataclass(frozen=True)

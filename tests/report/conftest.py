@@ -87,7 +87,10 @@ class Maker:
             self.run.journal("warning", stage=at, message="<i>did next to nothing</i>")
             self.run.journal("warning", stage=at, message="<i>did next to nothing</i>")
         self.samples(f"{at}/sample-for-labels", FOR_LABELS, DPO)
-        labels = [Example(name, (1,), (2, 4), f"{at}/sample-for-labels#{k}", DPO) for name, k in (("u1", 0), ("u1", 1), ("u2", 1))]
+        labels = [
+            Example(name, (1,), (2, 4), f"{at}/sample-for-labels#{k}", DPO)
+            for name, k in (("u1", 0), ("u1", 1), ("u2", 1))
+        ]
         gold = [Example(f"u{i}", (1,), (2, 3), "gold") for i in range(3)]
         noted = {"num_right": 5, "num_exact": 1, "num_near": 0, "num_over_cap": 1, "cap": 3}
         self.records(f"{at}/select", "examples.jsonl", [*gold, *labels], noted)
@@ -107,7 +110,9 @@ class Maker:
         write_jsonl(folder / "validation.jsonl", list[Problem]())
         first = [Problem(f"p{i}", f"{i}: {HOSTILE}", "42", neighbour=0.7 if i < 5 else 0.1) for i in range(20)]
         write_jsonl(folder / f"test-{FIRST}.jsonl", first)
-        write_jsonl(folder / f"test-{SECOND}.jsonl", [Problem(f"q{i}", "?", "42", group=f"t{i // 2}") for i in range(8)])
+        write_jsonl(
+            folder / f"test-{SECOND}.jsonl", [Problem(f"q{i}", "?", "42", group=f"t{i // 2}") for i in range(8)]
+        )
         row = {
             "rows": 3, "with_rationale": 3, "groups": 3, "near_copies": 1, "source": "file", "path": "<a>.jsonl", "params": {},
             "unusable": {"no <number>": 2}, "too_long": 4, "passed_over": {}, "rows_sha256": "e" * 64,

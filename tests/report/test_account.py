@@ -66,7 +66,11 @@ def test_run_facts(finished: Path) -> None:
 def test_a_cut_run_says_what_is_missing_next(make_until: Callable[[str], Path]) -> None:
     run = collect(RunFiles(make_until("1-iteration/pair")))["run"]
     assert not run["finished"] and run["delivered"] is None
-    assert run["pending"][:3] == ["1-iteration/dpo", "1-iteration/sampler/evaluate/first", "1-iteration/sample-for-labels"]
+    assert run["pending"][:3] == [
+        "1-iteration/dpo",
+        "1-iteration/sampler/evaluate/first",
+        "1-iteration/sample-for-labels",
+    ]
     assert run["pending"][-1] == "final/evaluate-without-calculator/first"
     assert "data" not in run["pending"] and "0-warmup/evaluate/first" not in run["pending"]
 

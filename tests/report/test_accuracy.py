@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from selftrain.report.accuracy import accuracy_of, models_of, verdict_of
-from selftrain.report.collect import collect
-from selftrain.report.files import RunFiles
 from selftrain.metrics import PairedTest
 from selftrain.recipe import load_config
 from selftrain.records import Completion, Verdict, read_jsonl, write_jsonl
+from selftrain.report.accuracy import accuracy_of, models_of, verdict_of
+from selftrain.report.collect import collect
+from selftrain.report.files import RunFiles
+
+WRONG = Verdict("wrong", "7")
 
 
 def results_of(folder: Path) -> dict[str, Any]:
@@ -37,7 +39,9 @@ def test_accuracies_are_counted_from_the_completions(finished: Path) -> None:
 
 def test_only_the_base_model_is_judged_by_the_flexible_extraction(finished: Path) -> None:
     rows = models(results_of(finished))
-    assert {key: row["extraction"] for key, row in rows.items() if row["extraction"] != "strict"} == {"base": "flexible"}
+    assert {key: row["extraction"] for key, row in rows.items() if row["extraction"] != "strict"} == {
+        "base": "flexible"
+    }
     assert rows["base"]["strict"]["right"] == 0 and rows["base"]["flexible"]["right"] == 1
 
 
@@ -45,12 +49,7 @@ def test_changing_one_stored_sample_changes_the_accuracy_and_the_test(finished: 
     before = results_of(finished)
     path = finished / "1-iteration/evaluate/first/completions.jsonl"
     rows = read_jsonl(path, Completion)
-    place = next(index for index, row in enumerate(rows) if row.problem_id == "p18")
-    changed = json.loads(path.read_text(encoding="utf-8").splitlines()[place])
-    changed["strict"]["outcome"] = "wrong"
-    lines = path.read_text(encoding="utf-8").split("\n")
-    lines[place] = json.dumps(changed)
-    path.write_text("\n".join(lines), encoding="utf-8")
+    write_jsonl(path, [row if row.problem_id != "p18" else dataclasses.replace(row, strict=WRONG) for row in rows])
     after = results_of(finished)
     assert before["headline"]["delivered"]["accuracy"] == pytest.approx(18 / 20)
     assert after["headline"]["delivered"]["accuracy"] == pytest.approx(17 / 20)
@@ -62,7 +61,9 @@ def test_the_headline_is_the_paired_test_against_the_warm_up(finished: Path) -> 
     # McNemar 14 : 1, exact, two-sided: 2 * (1 + 15) / 2**15
     assert headline["p_value"] == pytest.approx(32 / 2**15)
     assert (headline["test_set"], headline["against"], headline["verdict"]) == ("first", "warm-up", "better")
-    assert headline["sentence"].startswith("On first, the delivered model is better than the warm-up model: +65.0 points")
+    assert headline["sentence"].startswith(
+        "On first, the delivered model is better than the warm-up model: +65.0 points"
+    )
 
 
 def test_comparisons_join_by_problem_and_name_both_sides(finished: Path) -> None:
@@ -73,17 +74,22 @@ def test_comparisons_join_by_problem_and_name_both_sides(finished: Path) -> None
 
 
 def test_a_model_that_lost_is_called_worse(finished: Path) -> None:
-    path = finished / "1-iteration/evaluate/first/completions.jsonl"
-    wrong = Verdict("wrong", "7")
-    rows = [Completion(f"p{i}", 0, (1,), "", "eos", strict=wrong, flexible=wrong) for i in range(20)]
-    write_jsonl(path, rows)
+    lost = [Completion(f"p{i}", 0, (1,), "", "eos", strict=WRONG, flexible=WRONG) for i in range(20)]
+    write_jsonl(finished / "1-iteration/evaluate/first/completions.jsonl", lost)
     headline = results_of(finished)["headline"]
-    # 0 against 5 of 20: McNemar 0 : 5, p = 2 / 2**5 = 0.0625, so not shown; 20 of 20 would be
-    assert headline["p_value"] == pytest.approx(0.0625)
-    assert headline["verdict"] == "not shown"
+    # against the warm-up's 5 of 20: McNemar 0 : 5, p = 2 / 2**5 = 0.0625, not below 0.05
+    assert (headline["verdict"], headline["p_value"]) == ("not shown", pytest.approx(0.0625))
+    right = Verdict("right", "42")
+    won = [Completion(f"p{i}", 0, (1,), "", "eos", strict=right, flexible=right) for i in range(20)]
+    write_jsonl(finished / "0-warmup/evaluate/first/completions.jsonl", won)
+    headline = results_of(finished)["headline"]
+    assert (headline["verdict"], headline["p_value"]) == ("worse", pytest.approx(2 / 2**20))
 
 
-@pytest.mark.parametrize(("low", "high", "verdict"), [(0.01, 0.2, "better"), (-0.2, -0.01, "worse"), (-0.1, 0.1, "not shown"), (0.0, 0.1, "not shown")])
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.01, 0.2, "better"), (-0.2, -0.01, "worse"), (-0.1, 0.1, "not shown"), (0.0, 0.1, "not shown")],
+)
 def test_verdict_follows_the_interval(low: float, high: float, verdict: str) -> None:
     assert verdict_of(PairedTest(10, 0.0, low, high, 0.5, 0, 0, False)) == verdict
 

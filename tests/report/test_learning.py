@@ -66,7 +66,9 @@ def test_distinct_right_texts_among_the_common_draws(dpo: dict[str, Any]) -> Non
 
 def test_warnings_are_told_once(dpo: dict[str, Any], finished: Path) -> None:
     assert dpo["warnings"] == ["<i>did next to nothing</i>"]
-    assert collect(RunFiles(finished))["warnings"] == [{"stage": "1-iteration", "message": "<i>did next to nothing</i>"}]
+    assert collect(RunFiles(finished))["warnings"] == [
+        {"stage": "1-iteration", "message": "<i>did next to nothing</i>"}
+    ]
 
 
 def test_selection_shares(selection: dict[str, Any]) -> None:
@@ -84,7 +86,12 @@ def test_pairs_and_labels(selection: dict[str, Any]) -> None:
     assert (pairing["gold_winner_pairs"], pairing["gold_winner_questions"]) == (2, 2)
     assert (pairing["lost_exact"], pairing["lost_near"]) == (1, 2)
     assert (labelling["gold"], labelling["kept"], labelling["questions_with_labels"]) == (3, 3, 2)
-    assert (labelling["right_in_pool"], labelling["lost_exact"], labelling["lost_to_cap"], labelling["cap"]) == (5, 1, 1, 3)
+    assert (labelling["right_in_pool"], labelling["lost_exact"], labelling["lost_to_cap"], labelling["cap"]) == (
+        5,
+        1,
+        1,
+        3,
+    )
 
 
 def test_before_dpo_is_done_there_is_only_one_side(make_until: Callable[[str], Path]) -> None:

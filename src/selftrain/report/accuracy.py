@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selftrain.config import RunConfig
+from selftrain.judged import FLEXIBLE, STRICT, right_by_problem
 from selftrain.metrics import PairedTest, accuracy_interval, paired_difference, verdict_sentence
 from selftrain.records import Completion, Problem
 from selftrain.report.files import RunFiles
-from selftrain.stages.evaluate import FLEXIBLE, STRICT, is_right, right_by_problem
 
 NEIGHBOUR = 0.6  # word-set Jaccard to a training question from which a test row counts as having a neighbour
 ARM_LABELS = {"st": "plain ST", "st-matched": "plain ST, equal samples", "sft-matched": "SFT on labelled, equal steps"}

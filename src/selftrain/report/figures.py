@@ -82,7 +82,14 @@ def cost_figure(rows: Sequence[Mapping[str, Any]], title: str) -> str:
             label = None if row["part"] in shown else str(row["part"])
             shown.add(row["part"])
             axes.barh(
-                place, row["seconds"], height=0.72, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=label
+                place,
+                row["seconds"],
+                height=0.72,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                linewidth=0,
+                label=label,
             )
         _name_lines(axes, [str(row["stage"]) for row in rows])
         axes.tick_params(axis="y", labelsize=FONT_PT - 2)

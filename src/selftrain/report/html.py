@@ -21,7 +21,11 @@ from selftrain.report.samples import samples_to_read
 
 Json = Mapping[str, Any]
 
-METHODS = {"sft": "supervised fine-tuning (SFT) only", "st": "self-training (ST)", "dpo-st": "DPO-augmented self-training (DPO-ST)"}
+METHODS = {
+    "sft": "supervised fine-tuning (SFT) only",
+    "st": "self-training (ST)",
+    "dpo-st": "DPO-augmented self-training (DPO-ST)",
+}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 

@@ -12,11 +12,11 @@ import collections
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from selftrain.judged import changed_fraction, is_right
 from selftrain.metrics import maj_at_k, mean_pass_at_k
 from selftrain.records import Completion
 from selftrain.report.accuracy import accuracy_of, counts
 from selftrain.report.files import RunFiles
-from selftrain.stages.evaluate import changed_fraction, is_right
 
 Samples = Mapping[str, Sequence[Completion]]  # problem id -> its completions, by k
 FINAL = ("loss", "reward_accuracy", "margin", "chosen_change_per_token", "rejected_change_per_token")
@@ -39,7 +39,9 @@ def learning_results(run: RunFiles) -> dict[str, Any]:
         if before and not arm:
             dpo.append({"iteration": number, "stage": f"{at}/dpo", **_dpo(run, at, before, after)})
         if before or after:
-            selection.append({"arm": arm or run.config.method, "iteration": number, **_selection(run, at, before, after)})
+            selection.append(
+                {"arm": arm or run.config.method, "iteration": number, **_selection(run, at, before, after)}
+            )
     return {"dpo": dpo, "selection": selection}
 
 

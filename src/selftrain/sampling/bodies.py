@@ -10,6 +10,7 @@ position 0 and have lengths of their own, so a slot is refilled without moving i
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -105,6 +106,8 @@ class CausalBody:
         config: Any = module.config
         self.module = module
         self.cache = SlotCache(num_slots, length, config.num_hidden_layers)
+        known = inspect.signature(module.base_model.forward).parameters  # type: ignore[union-attr]
+        self.cache_argument = "cache" if "cache" in known else "past_key_values"  # renamed in transformers 5.24
 
     def prefill(self, prompts: Sequence[Sequence[int]], slots: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
         """See `Body`. Prompts are filled up on the right; a causal model never looks there."""
@@ -114,8 +117,8 @@ class CausalBody:
         device = next(module.parameters()).device
         width = max(len(prompt) for prompt in prompts)
         ids = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts], device=device)
-        past = DynamicCache(config=module.config)
-        hidden = module.base_model(input_ids=ids, past_key_values=past, use_cache=True).last_hidden_state
+        past: Any = DynamicCache(config=module.config)
+        hidden = module.base_model(input_ids=ids, use_cache=True, **{self.cache_argument: past}).last_hidden_state
         for layer, stored in enumerate(past.layers):
             for row, (prompt, targets) in enumerate(zip(prompts, slots, strict=True)):
                 self.cache.put(layer, stored.keys[row, :, : len(prompt)], stored.values[row, :, : len(prompt)], targets)
@@ -135,8 +138,8 @@ class CausalBody:
             input_ids=tokens[:, None],
             position_ids=positions[:, None],
             attention_mask=mask,
-            past_key_values=cache,
             use_cache=True,
+            **{self.cache_argument: cache},
         ).last_hidden_state
         return head_logits(module, hidden[:, 0])
 

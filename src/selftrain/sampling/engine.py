@@ -172,11 +172,11 @@ class _Loop:
 
     def _draw(self, slots: Sequence[int], logits: Tensor) -> list[int]:
         if self.params.temperature == 0:
-            return pick_tokens(logits, self.params, None).tolist()  # type: ignore[no-any-return]
+            return pick_tokens(logits, self.params, None).tolist()
         seeds = np.array([self._row(slot).request.seed for slot in slots], dtype=np.uint64)
         places = np.array([len(self._row(slot).token_ids) for slot in slots], dtype=np.int64)
         numbers = torch.from_numpy(uniforms(seeds, places)).to(logits.device, torch.float32)
-        return pick_tokens(logits, self.params, numbers).tolist()  # type: ignore[no-any-return]
+        return pick_tokens(logits, self.params, numbers).tolist()
 
     def _accept(self, row: Row, token: int) -> None:
         """Append a drawn token and let the calculator see it."""

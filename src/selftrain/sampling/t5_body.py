@@ -105,7 +105,8 @@ class T5Body:
 
     def _heads(self, projected: Tensor) -> Tensor:
         """[B, T, H * d] -> [B, H, T, d]."""
-        return projected.unflatten(-1, (self.config.num_heads, self.config.d_kv)).transpose(1, 2)
+        heads: Tensor = projected.unflatten(-1, (self.config.num_heads, self.config.d_kv))
+        return heads.transpose(1, 2)
 
     def _self_bias(self, positions: Tensor, visible: int) -> Tensor:
         """Relative position bias [R, H, 1, visible], with -inf beyond each row's own position."""

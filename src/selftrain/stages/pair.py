@@ -8,11 +8,11 @@ from pathlib import Path
 
 from selftrain.config import RunConfig
 from selftrain.pairing import PairStats, build_pairs
+from selftrain.pool import by_problem, gold_of
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
 from selftrain.records import Pair, Problem, write_jsonl
 from selftrain.rundir import Figures
-from selftrain.stages.pool import by_problem, gold_of
 
 PAIRS = "pairs.jsonl"
 

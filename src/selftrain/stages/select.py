@@ -8,11 +8,11 @@ from pathlib import Path
 
 from selftrain.config import RunConfig
 from selftrain.labelling import select_labels
+from selftrain.pool import by_problem, gold_of
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
 from selftrain.records import Completion, Example, Problem, read_jsonl, write_jsonl
 from selftrain.rundir import Figures
-from selftrain.stages.pool import by_problem, gold_of
 
 EXAMPLES = "examples.jsonl"
 
@@ -58,9 +58,7 @@ def read_examples(folder: Path) -> list[Example]:
     return read_jsonl(folder / EXAMPLES, Example)
 
 
-def _gold_examples(
-    labelled: Sequence[Problem], codec: Codec, prompts: dict[str, tuple[int, ...]]
-) -> Iterator[Example]:
+def _gold_examples(labelled: Sequence[Problem], codec: Codec, prompts: dict[str, tuple[int, ...]]) -> Iterator[Example]:
     for problem in labelled:
         gold = gold_of(problem, codec)
         if gold is not None:

@@ -1,4 +1,4 @@
-"""Figures of judged completions: what a sample or evaluation stage's file says, read back from the file."""
+"""Figures of judged completions, read back from the files of sample and evaluation stages."""
 
 from __future__ import annotations
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from selftrain.prompts import Codec
 from selftrain.records import Completion, Problem, read_jsonl
-
-Gold = tuple[tuple[int, ...], str]
+from selftrain.similarity import Gold
 
 
 def by_problem(pool: Sequence[Path], questions: Sequence[Problem]) -> dict[str, list[Completion]]:

@@ -1,0 +1,86 @@
+"""Figures are well-formed, the same every time, and say what they show without colour too."""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ElementTree
+from typing import Any
+
+import pytest
+
+from selftrain.cost import PARTS
+from selftrain.report.figures import (
+    MODEL_MARKS,
+    PART_MARKS,
+    accuracy_figure,
+    cost_figure,
+    dpo_figure,
+    loss_figure,
+)
+
+ROWS = [
+    {"label": f"{kind} model", "kind": kind, "accuracy": 0.5, "low": 0.4, "high": 0.6} for kind in MODEL_MARKS
+]  # fmt: skip
+COSTS = [{"stage": "1-iteration/dpo", "seconds": 2.0, "part": part} for part in PARTS]
+LOG = [
+    {"step": step, "loss": 1 / step, "margin": 0.1, "reward_accuracy": 0.6, "chosen_change_per_token": 0.0,
+     "rejected_change_per_token": -0.1}
+    for step in (1, 2, 3)
+]  # fmt: skip
+
+
+def drawings() -> list[str]:
+    return [
+        accuracy_figure(ROWS, "Accuracy <of> & each model"),
+        cost_figure(COSTS, "Seconds"),
+        loss_figure({"0-warmup/sft": LOG, "1-iteration/sft": LOG}, "Loss"),
+        dpo_figure(LOG, "DPO"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_svg_is_well_formed_named_and_alone(number: int) -> None:
+    svg = drawings()[number]
+    root = ElementTree.fromstring(svg)
+    assert root.tag.endswith("svg") and root.get("role") == "img" and root.get("aria-label")
+    assert root.get("width") is None and root.get("viewBox")
+    assert "<metadata" not in svg and 'href="http' not in svg and "<image" not in svg and "<script" not in svg
+
+
+def test_the_title_is_escaped() -> None:
+    svg = drawings()[0]
+    assert ElementTree.fromstring(svg).get("aria-label") == "Accuracy <of> & each model"
+
+
+def test_equal_input_gives_equal_bytes() -> None:
+    assert drawings() == drawings()
+
+
+def test_text_stays_text() -> None:
+    svg = drawings()[0]
+    texts = [
+        "".join(node.itertext()).strip() for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("text")
+    ]
+    assert {"warm-up model", "delivered model", "right answers, %", "50.0"} <= set(texts)
+
+
+def test_names_are_no_markup_for_matplotlib() -> None:
+    for name in ("$\\frac{1}{0}$", "a$b", "\u4e16\u754c <b>", "x" * 200, "", "\x00"):
+        rows = [{"stage": name, "seconds": 1.0, "part": PARTS[0]}]
+        ElementTree.fromstring(cost_figure(rows, "Seconds"))
+
+
+def test_every_kind_differs_in_shape_and_colour() -> None:
+    assert len({(marker, filled) for _, marker, filled in MODEL_MARKS.values()}) == len(MODEL_MARKS)
+    assert set(PART_MARKS) == set(PARTS)
+    assert len({hatch for _, hatch in PART_MARKS.values()}) == len(PARTS)
+    assert len({colour for colour, _ in PART_MARKS.values()}) == len(PARTS)
+
+
+def test_settings_of_the_process_are_left_alone() -> None:
+    import matplotlib
+
+    before: dict[str, Any] = dict(matplotlib.rcParams)
+    drawings()
+    assert dict(matplotlib.rcParams) == before
+    assert "matplotlib.pyplot" not in sys.modules

@@ -1,0 +1,159 @@
+"""The page: everything is there, everything foreign is escaped, nothing is loaded or run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from selftrain.report.files import RunFiles
+from selftrain.report.html import before_and_after, compared_stages
+from selftrain.report.write import write_report
+
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+SECTIONS = {"done", "better", "dpo", "selection", "cost", "curves", "samples", "warnings", "data", "lineage"}
+
+
+class Reader(HTMLParser):
+    """Collects tags, ids and text, and sees whether tags close in order."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.attributes: set[str] = set()
+        self.text: list[str] = []
+        self.marked: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            self.attributes.add(name)
+            if name == "id" and not any(parent == "svg" for parent in self.open):
+                self.ids.append(value or "")
+            if name in ("href", "src", "xlink:href", "action", "data"):
+                self.links.append(value or "")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+        if self.open and self.open[-1] == "mark":
+            self.marked.append(data)
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+@pytest.fixture
+def page(finished: Path) -> str:
+    write_report(finished)
+    return (finished / "report.html").read_text(encoding="utf-8")
+
+
+def test_all_sections_are_there_and_links_lead_somewhere(page: str) -> None:
+    reader = read(page)
+    assert set(reader.ids) >= SECTIONS
+    assert len(reader.ids) == len(set(reader.ids))
+    assert {link[1:] for link in reader.links if link.startswith("#")} >= {"done", "samples"}
+
+
+def test_nothing_is_loaded_and_nothing_runs(page: str) -> None:
+    reader = read(page)
+    assert not {"script", "img", "link", "iframe", "object", "form", "base"} & set(reader.tags)
+    assert not [name for name in reader.attributes if name.startswith("on")]
+    assert [link for link in reader.links if not link.startswith("#")] == []
+    assert "@import" not in page and not re.search(r"url\((?!#)", page)
+    assert "default-src 'none'" in page
+
+
+def test_hostile_text_of_models_data_and_names_is_shown_as_text(page: str) -> None:
+    text = "".join(read(page).text)
+    assert "<script>alert(1)</script>" in text and "<img src=x onerror=alert(2)>" in text
+    assert "<i>did next to nothing</i>" in text
+    assert "Test set second <b>" in text
+    assert "no <number>" in text and "<a>.jsonl" in text
+    assert "\x00" not in page and "\x1b" not in page
+
+
+def test_what_the_calculator_wrote_is_marked(page: str) -> None:
+    assert "42>>" in read(page).marked
+
+
+def test_the_figures_a_reader_looks_for(page: str) -> None:
+    text = re.sub(r"\s+", " ", "".join(read(page).text))
+    for wanted in (
+        "Better. On first, the delivered model is better than the warm-up model: +65.0 points",
+        "90.0 % 69.9 to 97.2 · 18 of 20",
+        "Only the delivered model is right on 14, only the other on 1.",
+        "iteration 1, delivered",
+        "all right 25.0 % (gives no pair)",
+        "1.50 a question, from 2 questions",
+        "pass@2, %",
+        "the model answered 4 questions, 12 times in all (50.0 % right); right against wrong made 3 pairs",
+        "1-iteration/dpo",
+        "asked with the prompt of the run",
+    ):
+        if wanted.startswith("asked"):
+            continue
+        assert wanted in text, wanted
+
+
+def test_six_figures(page: str) -> None:
+    assert read(page).tags.count("svg") == 5  # two test sets, cost, loss, one DPO
+
+
+@pytest.mark.parametrize("stage", ["data", "0-base/evaluate/first", "0-warmup/sft", "1-iteration/pair", "1-iteration/dpo",
+                                   "1-iteration/sample-for-labels", "1-iteration/evaluate/first"])  # fmt: skip
+def test_a_page_of_a_run_that_was_cut_off(make_until: Callable[[str], Path], stage: str) -> None:
+    folder = make_until(stage)
+    results = write_report(folder)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    text = "".join(read(page).text)
+    assert "of a run that is not finished" in text and "not there yet" in text
+    assert results["run"]["pending"][0] in text
+
+
+def test_training_that_is_under_way_has_its_curve(make_until: Callable[[str], Path]) -> None:
+    folder = make_until("1-iteration/dpo")
+    (folder / "1-iteration/dpo/manifest.json").unlink()
+    results = write_report(folder)
+    assert results["dpo"][0]["steps"] == 2 and not results["dpo"][0]["done"]
+    assert "Training curves of 1-iteration/dpo" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_before_and_after_have_every_k() -> None:
+    row = {
+        "before": {"pass_at": [{"k": 1, "value": 0.1}, {"k": 3, "value": 0.3}], "maj_at": []},
+        "after": {"pass_at": [{"k": 1, "value": 0.2}, {"k": 5, "value": 0.5}], "maj_at": [{"k": 5, "value": 0.4}]},
+    }
+    lines = [(line["name"], line["before"] and line["before"]["value"], line["after"] and line["after"]["value"])
+             for line in before_and_after(row)]  # fmt: skip
+    assert lines == [("pass@1", 0.1, 0.2), ("pass@3", 0.3, None), ("pass@5", None, 0.5), ("majority@5", None, 0.4)]
+    assert [line["after"] for line in before_and_after({**row, "after": None})] == [None, None]
+
+
+def test_the_newest_iteration_stands_in_for_the_delivered_model(make_until: Callable[[str], Path]) -> None:
+    folder = make_until("1-iteration/evaluate/first")
+    test_set = write_report(folder)["test_sets"][0]
+    assert compared_stages(test_set) == ("0-warmup/evaluate/first", "1-iteration/evaluate/first")
+    assert RunFiles(folder).delivered is None
