@@ -25,8 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report", "sampling", "training"),
     ("models",),
     (
-        "calculator", "data", "judged", "labelling", "model_hub", "pairing", "pool", "prompts", "recipe", "rundir",
-        "similarity", "smollm2", "toy", "verify", "weights",
+        "calculator", "card", "data", "judged", "labelling", "model_hub", "pairing", "pool", "prompts", "recipe",
+        "rundir", "similarity", "smollm2", "toy", "verify", "weights",
     ),
     ("config", "cost", "errors", "hardware", "metrics", "progress", "records", "seeding"),
 )  # fmt: skip

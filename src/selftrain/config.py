@@ -252,7 +252,7 @@ class ScheduleConfig(Section):
 class GuardConfig(Section):
     """When a DPO model is not trusted to sample (ours; numbers.md's thresholds)."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="fall back to the SFT sampler when a DPO model collapsed")
     max_chosen_drop: float = Field(0.2, gt=0, description="nats a token that right answers may lose")
     max_accuracy_drop_se: float = Field(2.0, gt=0, description="standard errors that validation accuracy may fall")
     min_reward_accuracy: float = Field(
@@ -267,9 +267,6 @@ class EvaluationConfig(Section):
     max_new_tokens: int | None = Field(None, ge=1, description="null: as sampling.max_new_tokens")
     without_calculator_rows: int = Field(
         200, ge=0, description="rows of the first test set evaluated without calculator too"
-    )
-    pass_at_k_rows: int = Field(
-        0, ge=0, description="rows of validation sampled for pass@k (0: use the run's own samples)"
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="of every interval")
 

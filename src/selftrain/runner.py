@@ -80,7 +80,8 @@ class Runner:
                 self.bench.evaluate_without_calculator(self.base(), "0-base")
                 self.bench.evaluate_without_calculator(model, "final")
         if delivered is not None:
-            self.bench.release_all_but(delivered)
+            keep_best = self.config.checkpoints.keep == "best"
+            self.bench.release_all_but(delivered, *([self._best_of("main", delivered)] if keep_best else []))
         self.rundir.journal("end")
 
     def base(self) -> ModelRef:
@@ -160,10 +161,12 @@ class Runner:
 
     def best(self, arm: Arm, model: ModelRef) -> ModelRef:
         """The model to deliver: the last, or with `schedule.patience` the best on validation."""
-        scores = self._validation.get(arm.name, [])
-        if not self.config.schedule.patience or not scores:
-            return model
-        return scores[_argmax([score for score, _ in scores])][1]
+        return self._best_of(arm.name, model) if self.config.schedule.patience else model
+
+    def _best_of(self, arm: str, model: ModelRef) -> ModelRef:
+        """The arm's best model on validation; `model` where nothing was validated."""
+        scores = self._validation.get(arm, [])
+        return scores[_argmax([score for score, _ in scores])][1] if scores else model
 
     def _accuracy_fell(self, model: ModelRef, sampler: ModelRef, iteration: Iteration) -> str:
         """Why validation accuracy says that the DPO model must not sample; empty where it does not."""

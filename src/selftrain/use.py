@@ -11,23 +11,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
-from selftrain.config import PromptConfig
-from selftrain.errors import ModelError
+from selftrain.card import read_settings
 from selftrain.models import LanguageModel, is_encoder_decoder, load_model
 from selftrain.progress import Progress, Silent
 from selftrain.prompts import Codec
 from selftrain.records import Completion, Problem
-from selftrain.rundir import read_json, write_json
 from selftrain.sampling.base import Request, SamplingParams
 from selftrain.sampling.engine import Engine
 from selftrain.seeding import derive_seed
 from selftrain.stages.sample import EVALUATION_TOLERANCE
 from selftrain.verify.numeric import judge
-
-SETTINGS = "selftrain.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,18 +91,9 @@ def open_model(name: str, *, say: Callable[[str], None] = lambda _: None) -> Tut
     found = resolve(name, say=say)
     device = default_device()
     model = load_model(found.path, digest=found.digest, device=device, precision=default_precision(device))
-    saved: dict[str, Any] = read_json(found.path / SETTINGS) or {}
-    try:
-        config = PromptConfig.model_validate(saved.get("prompt", {}))
-    except ValueError as error:
-        raise ModelError(f"{found.path / SETTINGS}: not settings that selftrain wrote ({error}).") from error
-    codec = Codec.build(model.tokenizer, config, is_encoder_decoder(model.module))
-    return Tutor(model, codec, int(saved.get("max_new_tokens", 300)))
-
-
-def save_settings(folder: Path, prompt: PromptConfig, max_new_tokens: int) -> None:
-    """What a delivered model needs to be asked the way it was trained."""
-    write_json(folder / SETTINGS, {"prompt": prompt.model_dump(), "max_new_tokens": max_new_tokens})
+    prompt, max_new_tokens = read_settings(found.path)
+    codec = Codec.build(model.tokenizer, prompt, is_encoder_decoder(model.module))
+    return Tutor(model, codec, max_new_tokens)
 
 
 def marked_calls(completion: Completion, codec: Codec) -> list[str]:

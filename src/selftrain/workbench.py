@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from selftrain.card import write_card
 from selftrain.config import RunConfig
 from selftrain.errors import RunError
 from selftrain.hardware import default_device, default_precision
@@ -161,6 +162,7 @@ class Workbench:
         self, name: str, start: ModelRef, inputs: dict[str, str], settings: dict[str, Any], objective: Any
     ) -> ModelRef:
         def make() -> ModelRef:
+            self._loaded = None  # one model in memory
             result = self._stage(
                 name,
                 inputs=inputs,
@@ -331,6 +333,7 @@ class Workbench:
         temporary = self.rundir.path / f".model.{os.getpid()}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(model.path, temporary, copy_function=_link_or_copy)
+        write_card(temporary, self.config, model.digest, self.codec.style)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
         self.rundir.journal("delivered", stage=model.stage, digest=model.digest)

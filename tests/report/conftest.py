@@ -22,6 +22,7 @@ import pytest
 from selftrain.config import RunConfig
 from selftrain.recipe import load_config
 from selftrain.records import Completion, Example, Pair, Problem, Verdict, write_jsonl
+from selftrain.report.write import write_report
 from selftrain.rundir import RunDir, write_json
 
 FIRST, SECOND = "first", "second <b>"
@@ -36,8 +37,9 @@ def completion(name: str, k: int, right: bool, *, model: str = "", stage: str = 
     """A judged completion of 4 tokens with one call of 2 forced tokens; a wrong answer is "W" and its k."""
     answer = "42" if right else f"W{k}"
     other = right if flexible is None else flexible
+    text = f"6*7=<<6*7=42>>42 {name} {k}" if text is None else text
     return Completion(
-        name, k, token_ids, f"6*7=<<6*7=42>>42 {name} {k}" if text is None else text, "eos", ((1, 3),), 1, 0, model, stage,
+        name, k, token_ids, text, "eos", ((1, 3),), 1, 0, model, stage,
         Verdict("right" if right else "wrong", answer), Verdict("right" if other else "wrong", answer),
     )  # fmt: skip
 
@@ -114,7 +116,7 @@ class Maker:
             folder / f"test-{SECOND}.jsonl", [Problem(f"q{i}", "?", "42", group=f"t{i // 2}") for i in range(8)]
         )
         row = {
-            "rows": 3, "with_rationale": 3, "groups": 3, "near_copies": 1, "source": "file", "path": "<a>.jsonl", "params": {},
+            "rows": 3, "with_rationale": 3, "groups": 3, "near_copies": 1, "source": "file", "path": "<a>.jsonl",
             "unusable": {"no <number>": 2}, "too_long": 4, "passed_over": {}, "rows_sha256": "e" * 64,
         }  # fmt: skip
         write_json(folder / "report.json", {"sets": {"train": row, "unlabelled": {**row, "rows": 1}}, "tests": []})
@@ -133,7 +135,7 @@ class Maker:
         self.records(f"{at}/evaluate/{test_set}", "completions.jsonl", rows, figures, {"model": model})
 
     def samples(self, stage: str, verdicts: dict[str, str], model: str) -> None:
-        rows = []
+        rows: list[Completion] = []
         for name, letters in verdicts.items():
             for k, letter in enumerate(letters):
                 same = name == "u0" and k < 2
@@ -186,6 +188,14 @@ def tiny_config(*overrides: str) -> RunConfig:
 def finished(tmp_path: Path) -> Path:
     """The whole run."""
     return Maker(tmp_path / "tiny", None, tiny_config()).make()
+
+
+@pytest.fixture(scope="session")
+def finished_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of the whole run."""
+    folder = Maker(tmp_path_factory.mktemp("page") / "tiny", None, tiny_config()).make()
+    write_report(folder)
+    return (folder / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -56,54 +56,48 @@ class Reader(HTMLParser):
             self.marked.append(data)
 
 
-def read(page: str) -> Reader:
+def read(finished_page: str) -> Reader:
     reader = Reader()
-    reader.feed(page)
+    reader.feed(finished_page)
     reader.close()
     assert reader.open == []
     return reader
 
 
-@pytest.fixture
-def page(finished: Path) -> str:
-    write_report(finished)
-    return (finished / "report.html").read_text(encoding="utf-8")
-
-
-def test_all_sections_are_there_and_links_lead_somewhere(page: str) -> None:
-    reader = read(page)
+def test_all_sections_are_there_and_links_lead_somewhere(finished_page: str) -> None:
+    reader = read(finished_page)
     assert set(reader.ids) >= SECTIONS
     assert len(reader.ids) == len(set(reader.ids))
     assert {link[1:] for link in reader.links if link.startswith("#")} >= {"done", "samples"}
 
 
-def test_nothing_is_loaded_and_nothing_runs(page: str) -> None:
-    reader = read(page)
+def test_nothing_is_loaded_and_nothing_runs(finished_page: str) -> None:
+    reader = read(finished_page)
     assert not {"script", "img", "link", "iframe", "object", "form", "base"} & set(reader.tags)
     assert not [name for name in reader.attributes if name.startswith("on")]
     assert [link for link in reader.links if not link.startswith("#")] == []
-    assert "@import" not in page and not re.search(r"url\((?!#)", page)
-    assert "default-src 'none'" in page
+    assert "@import" not in finished_page and not re.search(r"url\((?!#)", finished_page)
+    assert "default-src 'none'" in finished_page
 
 
-def test_hostile_text_of_models_data_and_names_is_shown_as_text(page: str) -> None:
-    text = "".join(read(page).text)
+def test_hostile_text_of_models_data_and_names_is_shown_as_text(finished_page: str) -> None:
+    text = "".join(read(finished_page).text)
     assert "<script>alert(1)</script>" in text and "<img src=x onerror=alert(2)>" in text
     assert "<i>did next to nothing</i>" in text
     assert "Test set second <b>" in text
     assert "no <number>" in text and "<a>.jsonl" in text
-    assert "\x00" not in page and "\x1b" not in page
+    assert not set("\x00\x1b\u202e") & set(finished_page)
 
 
-def test_what_the_calculator_wrote_is_marked(page: str) -> None:
-    assert "42>>" in read(page).marked
+def test_what_the_calculator_wrote_is_marked(finished_page: str) -> None:
+    assert "42>>" in read(finished_page).marked
 
 
-def test_the_figures_a_reader_looks_for(page: str) -> None:
-    text = re.sub(r"\s+", " ", "".join(read(page).text))
+def test_the_figures_a_reader_looks_for(finished_page: str) -> None:
+    text = re.sub(r"\s+", " ", " ".join(read(finished_page).text))
     for wanted in (
         "Better. On first, the delivered model is better than the warm-up model: +65.0 points",
-        "90.0 % 69.9 to 97.2 · 18 of 20",
+        "delivered 90.0 % 69.9 to 97.2 · 18 of 20",
         "Only the delivered model is right on 14, only the other on 1.",
         "iteration 1, delivered",
         "all right 25.0 % (gives no pair)",
@@ -111,19 +105,16 @@ def test_the_figures_a_reader_looks_for(page: str) -> None:
         "pass@2, %",
         "the model answered 4 questions, 12 times in all (50.0 % right); right against wrong made 3 pairs",
         "1-iteration/dpo",
-        "asked with the prompt of the run",
     ):
-        if wanted.startswith("asked"):
-            continue
         assert wanted in text, wanted
 
 
-def test_six_figures(page: str) -> None:
-    assert read(page).tags.count("svg") == 5  # two test sets, cost, loss, one DPO
+def test_the_figures_are_drawn(finished_page: str) -> None:
+    assert read(finished_page).tags.count("svg") == 5  # two test sets, cost, loss, one DPO
 
 
-@pytest.mark.parametrize("stage", ["data", "0-base/evaluate/first", "0-warmup/sft", "1-iteration/pair", "1-iteration/dpo",
-                                   "1-iteration/sample-for-labels", "1-iteration/evaluate/first"])  # fmt: skip
+@pytest.mark.parametrize("stage", ["data", "0-base/evaluate/first", "0-warmup/sft", "1-iteration/pair",
+                                   "1-iteration/dpo", "1-iteration/sample-for-labels"])  # fmt: skip
 def test_a_page_of_a_run_that_was_cut_off(make_until: Callable[[str], Path], stage: str) -> None:
     folder = make_until(stage)
     results = write_report(folder)

@@ -29,7 +29,7 @@ def selection(finished: Path) -> dict[str, Any]:
     return rows[0]
 
 
-def values(rows: list[dict[str, Any]]) -> dict[int, float]:
+def values(rows: list[dict[str, Any]]) -> dict[int, Any]:
     return {row["k"]: pytest.approx(row["value"]) for row in rows}
 
 

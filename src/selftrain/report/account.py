@@ -74,7 +74,7 @@ def has_chat_template(folder: Path) -> bool | None:
 
 
 def expected_stages(run: RunFiles) -> Iterator[str]:
-    """The stages of a run of this configuration, in order; DPO or the schedule may end an iteration or the run early."""
+    """The stages of a run of this configuration, in order; an iteration without pairs or a patient run has fewer."""
     sets = run.test_sets
     models = models_of(run.config)
     yield "data"
@@ -171,7 +171,7 @@ def lineage(run: RunFiles) -> dict[str, Any]:
     for stage in run.manifests:
         figures = run.figures(stage)
         if stage.endswith(("/sft", "/dpo")) and figures.get("weights"):
-            start = figures.get("start_weights")
+            start = str(figures.get("start_weights"))
             models.append({
                 "stage": stage, "weights": figures["weights"], "from": made_by.get(start), "from_weights": start,
             })  # fmt: skip

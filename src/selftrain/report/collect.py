@@ -37,14 +37,14 @@ def collect(run: RunFiles) -> dict[str, Any]:
 
 def warnings_of(run: RunFiles) -> list[dict[str, str]]:
     """What the journal warns of, each thing once (a resumed run says it again), in order."""
-    told = {
-        "warning": lambda event: event.get("message", ""),
-        "collapse": lambda event: f"DPO collapsed ({event.get('reason', '')}); the SFT model sampled instead.",
-        "no-pairs": lambda _: "No pair in the whole pool of samples: this iteration went on as plain ST.",
-    }
-    found = [
-        (str(event.get("stage", "")), str(told[event["event"]](event)))
-        for event in run.journal
-        if event.get("event") in told
-    ]
+    found = [(str(event.get("stage", "")), told) for event in run.journal if (told := _warning(event)) is not None]
     return [{"stage": stage, "message": message} for stage, message in dict.fromkeys(found)]
+
+
+def _warning(event: dict[str, Any]) -> str | None:
+    """What an event of the journal warns of."""
+    if event.get("event") == "collapse":
+        return f"DPO collapsed ({event.get('reason', '')}); the SFT model sampled instead."
+    if event.get("event") == "no-pairs":
+        return "No pair in the whole pool of samples: this iteration went on as plain ST."
+    return str(event.get("message", "")) if event.get("event") == "warning" else None

@@ -49,7 +49,7 @@ LINE_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 
 
 def accuracy_figure(rows: Sequence[Mapping[str, Any]], title: str) -> str:
-    """Dots with whiskers, one line a model: `label`, `kind` (of `MODEL_MARKS`), `accuracy`, `low`, `high` (fractions)."""
+    """Dots with whiskers, one line a model: `label`, `kind` (of `MODEL_MARKS`), `accuracy`, `low`, `high`."""
     with _figure(0.42 * len(rows) + 0.7, title) as (figure, out):
         axes = figure.subplots()
         for place, row in enumerate(rows):
@@ -161,7 +161,7 @@ def _name_lines(axes: Axes, names: Sequence[str]) -> None:
 
 def _short(name: str) -> str:
     """A name that fits, in characters that every font has."""
-    plain = name.encode("ascii", "replace").decode("ascii")
+    plain = "".join(character if " " <= character <= "~" else "?" for character in name)
     return plain if len(plain) <= MAX_LABEL_CHARS else f"...{plain[-MAX_LABEL_CHARS + 3 :]}"
 
 
@@ -172,12 +172,14 @@ def _figure(height_inch: float, title: str) -> Iterator[tuple[Figure, list[str]]
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none", "svg.hashsalt": title, "font.size": FONT_PT, "font.family": ["sans-serif"],
         "axes.spines.top": False, "axes.spines.right": False, "hatch.color": "white", "hatch.linewidth": 0.8,
     }  # fmt: skip
     out: list[str] = []
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
+        matplotlib.rcParams.update(settings)
         figure = Figure(figsize=(WIDTH_INCH, height_inch), layout="constrained")
         FigureCanvasSVG(figure)
         yield figure, out

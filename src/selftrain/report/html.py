@@ -26,7 +26,7 @@ METHODS = {
     "st": "self-training (ST)",
     "dpo-st": "DPO-augmented self-training (DPO-ST)",
 }
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def page_extras(run: RunFiles, results: Json) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _yaml(config: Json) -> str:
 
 
 def _visible(value: Any) -> Any:
-    """Control characters of untrusted text as a visible sign; None as nothing."""
+    """Control characters of untrusted text, those that turn its direction too, as a visible sign; None as nothing."""
     if value is None:
         return ""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", value) if type(value) is str else value
@@ -104,11 +104,11 @@ def _figures(results: Json, extras: Json) -> dict[str, Any]:
         rows = [_dot(row) for row in test_set["models"] if row["accuracy"]]
         if rows:
             accuracy[test_set["name"]] = Markup(accuracy_figure(rows, f"Accuracy of each model on test set {number}"))
-    curves = extras["curves"]
+    curves, costs = extras["curves"], results["cost"]["stages"]
     losses = {stage: rows for stage, rows in curves.items() if stage.endswith("/sft")}
     return {
         "accuracy": accuracy,
-        "cost": Markup(cost_figure(results["cost"]["stages"], "Seconds of each stage")) if results["cost"]["stages"] else "",
+        "cost": Markup(cost_figure(costs, "Seconds of each stage")) if costs else "",
         "loss": Markup(loss_figure(losses, "Training loss of each SFT")) if losses else "",
         "dpo": {
             stage: Markup(dpo_figure(rows, f"Training curves of {stage}"))
@@ -126,9 +126,10 @@ def _dot(row: Json) -> dict[str, Any]:
 def story(results: Json) -> Iterator[str]:
     """What was done, in sentences."""
     run, data = results["run"], results["data"]
-    labelled = f"{data['train']['rows']} labelled problems" if "train" in data else "the labelled problems"
-    further = f" and {data['unlabelled']['rows']} further questions with answers only" if "unlabelled" in data else ""
-    yield f"{run['model']} was trained with {METHODS[run['method']]} on {labelled}{further}, seed {run['seed']}."
+    labelled = f"{data['train']['rows']:,} labelled problems" if "train" in data else "the labelled problems"
+    further = data.get("unlabelled", {}).get("rows", 0)
+    also = f" and {further:,} further question{'' if further == 1 else 's'} with answers only" if further else ""
+    yield f"{run['model']} was trained with {METHODS[run['method']]} on {labelled}{also}, seed {run['seed']}."
     if any(row["stage"] == "0-warmup/sft" for row in results["cost"]["stages"]):
         yield "The warm-up model was fine-tuned on the labelled problems."
     dpo = {row["iteration"]: row for row in results["dpo"]}

@@ -1,0 +1,73 @@
+"""Bad input is refused with exit code 2, one message and no traceback, before anything is lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+ROWS = [
+    {"question": f"{n} pens and 1 more?", "answer": f"{n}+1=<<{n}+1={n + 1}>>{n + 1}\n#### {n + 1}"} for n in range(9)
+]
+
+
+def refused(done: subprocess.CompletedProcess[str], *expected: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    for part in expected:
+        assert part in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run", "quikstart"], ["Did you mean 'quickstart'"]),
+        (["run", "smoke", "training.sft.lr=1"], ["Unknown field 'training.sft.lr'", "learning_rate"]),
+        (["run", "smoke", "sampling.temperature=-1"], ["sampling.temperature", "got -1"]),
+        (["run", "smoke", "data.train=none.jsonl"], ["none.jsonl"]),
+        (["run", "smoke", "model=no/such/model"], ["no/such/model"]),
+        (["run", "smoke", "compute.min_free_disk_gb=1e9"], ["GB of disk are free", "Free some space"]),
+        (["ask", "/no/such/folder", "?"], ["/no/such/folder"]),
+        (["evaluate", "smollm2-135m", "--data", "nothing.jsonl"], ["nothing.jsonl"]),
+        (["report", "/no/such/run"], ["/no/such/run"]),
+        (["recipes", "show", "smoky"], ["Did you mean 'smoke'"]),
+    ],
+)
+def test_refused_by_name(arguments: list[str], expected: list[str], tmp_path: Path, cli: Cli) -> None:
+    refused(cli(*arguments, cwd=tmp_path), *expected)
+
+
+def rows_file(folder: Path, *lines: str) -> str:
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join([*map(json.dumps, ROWS), *lines]) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"), [("{", "line 10"), ('{"question": "no answer here?"}', "line 10"), ("[1, 2]", "line 10")]
+)
+def test_a_broken_data_line_is_named(tmp_path: Path, cli: Cli, line: str, expected: str) -> None:
+    file = rows_file(tmp_path, line)
+    refused(cli("run", "smoke", f"data.train={file}", cwd=tmp_path), "rows.jsonl", expected)
+
+
+def test_an_empty_data_file_is_named(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    refused(cli("run", "smoke", "data.train=empty.jsonl", cwd=tmp_path), "empty.jsonl")
+
+
+def test_a_folder_of_another_run_is_refused_and_left_alone(smoke: Path, cli: Cli) -> None:
+    before = (smoke / "config.yaml").read_text()
+    refused(cli("run", "smoke", "seed=99", "--out", str(smoke)), "holds a different run", "seed (1 there, 99 asked)")
+    assert (smoke / "config.yaml").read_text() == before
+
+
+def test_help_teaches_and_is_quick_to_import(tmp_path: Path, cli: Cli) -> None:
+    done = cli("--help", cwd=tmp_path)
+    assert done.returncode == 0 and "selftrain run quickstart" in done.stdout
+    for verb in ("run", "ask", "evaluate", "report", "doctor", "recipes"):
+        assert cli(verb, "--help", cwd=tmp_path).returncode == 0

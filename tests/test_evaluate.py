@@ -1,0 +1,151 @@
+"""`selftrain evaluate`: sets are named, read and checked before any model is loaded; the table is counted right."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain import evaluate
+from selftrain.config import PromptConfig
+from selftrain.errors import DataError
+from selftrain.records import Completion, Problem, Verdict, read_jsonl
+
+
+@dataclasses.dataclass
+class StubCodec:
+    """A prompt of one token a word."""
+
+    config: PromptConfig
+
+    def prompt(self, question: str) -> tuple[int, ...]:
+        return tuple(range(len(question.split())))
+
+
+class StubTutor:
+    """Right strictly on every other problem, flexibly on all; one call each."""
+
+    def __init__(self) -> None:
+        self.codec = StubCodec(PromptConfig(max_prompt_tokens=5))
+        self.asked: list[tuple[str, bool]] = []
+
+    def evaluate(self, problems: Sequence[Problem], *, calculator: bool, progress: Any) -> list[Completion]:
+        self.asked += [(problem.id, calculator) for problem in problems]
+        right, wrong = Verdict("right", "1"), Verdict("wrong", "2")
+        return [
+            Completion(p.id, 0, (1, 2), "t", "eos", ((0, 1),), 1, 0, "m", "use", wrong if i % 2 else right, right)
+            for i, p in enumerate(problems)
+        ]
+
+
+@pytest.fixture
+def tutor(monkeypatch: pytest.MonkeyPatch) -> StubTutor:
+    made = StubTutor()
+    monkeypatch.setattr("selftrain.use.open_model", lambda name, say: made)
+    return made
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    def write_rows(*rows: dict[str, Any], name: str = "my") -> str:
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return str(path)
+
+    return write_rows
+
+
+ROWS = [{"question": "one two three", "answer": str(i)} for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "path", "label"),
+    [
+        ("svamp", "svamp", None, "svamp"),
+        ("svamp=some/SVAMP.json", "svamp", "some/SVAMP.json", "svamp"),
+        ("my.jsonl", "file", "my.jsonl", "my"),
+        ("a=b/my.jsonl", "file", "a=b/my.jsonl", "my"),
+        ("folder/rows.csv", "file", "folder/rows.csv", "rows"),
+        ("reasoning_gym:gsm_symbolic", "reasoning_gym:gsm_symbolic", None, "gsm_symbolic"),
+        ("nonsense", "nonsense", None, "nonsense"),
+    ],
+)
+def test_what_a_set_is_called(text: str, source: str, path: str | None, label: str) -> None:
+    spec = evaluate.parse_spec(text)
+    assert (spec.source, spec.path, spec.label) == (source, path, label)
+
+
+def test_the_table(tutor: StubTutor, write: Callable[..., str]) -> None:
+    text = evaluate.evaluate_sets("m", [write(*ROWS)])
+    header, row = text.split("\n")
+    assert header.split()[:3] == ["rows", "strict", "%"]
+    # 2 of 4: Wilson's 95 % interval 15.0 to 85.0; 4 of 4: 51.0 to 100
+    assert row.split() == [
+        "my",
+        "4",
+        "50.0",
+        "15.0",
+        "to",
+        "85.0",
+        "100.0",
+        "51.0",
+        "to",
+        "100.0",
+        "1.00",
+        "0",
+        "0",
+        "0",
+    ]
+    assert tutor.asked[0][1] is True
+
+
+def test_long_prompts_are_left_out_and_counted(tutor: StubTutor, write: Callable[..., str]) -> None:
+    long = {"question": "one two three four five six", "answer": "1"}
+    row = evaluate.evaluate_sets("m", [write(*ROWS, long)], calculator=False).split("\n")[1].split()
+    assert (row[1], row[-1]) == ("4", "1")
+    assert tutor.asked[0][1] is False
+    with pytest.raises(DataError, match="all 1 prompts are longer than 5 tokens"):
+        evaluate.evaluate_sets("m", [write(long, name="long")])
+
+
+def test_completions_are_written_with_the_name_of_their_set(
+    tutor: StubTutor, write: Callable[..., str], tmp_path: Path
+) -> None:
+    path = write(*ROWS)
+    evaluate.evaluate_sets("m", [path, path], take=2, out=tmp_path / "out.jsonl")
+    rows = read_jsonl(tmp_path / "out.jsonl", Completion)
+    assert [row.stage for row in rows] == ["evaluate/my"] * 2 + ["evaluate/my-2"] * 2
+    assert [row.strict.outcome for row in rows if row.strict] == ["right", "wrong"] * 2
+
+
+@pytest.mark.parametrize(
+    ("data", "take", "message"),
+    [
+        (["nonsense"], None, "No data source is called 'nonsense'"),
+        (["absent.jsonl"], None, "absent.jsonl"),
+        ([], None, "Expected a set"),
+        (["arithmetic"], 0, "expected at least 1 problem, got 0"),
+    ],
+)
+def test_bad_sets_are_refused_before_a_model_is_opened(
+    monkeypatch: pytest.MonkeyPatch, data: list[str], take: int | None, message: str
+) -> None:
+    monkeypatch.setattr("selftrain.use.open_model", lambda *_, **__: pytest.fail("opened a model"))
+    with pytest.raises(DataError, match=message):
+        evaluate.evaluate_sets("m", data, take=take)
+
+
+def test_answers_that_cannot_be_judged_are_refused(write: Callable[..., str]) -> None:
+    with pytest.raises(DataError, match="1 of 2 answers cannot be judged"):
+        evaluate.load_named([write(ROWS[0], {"question": "which?", "answer": "(C)"})])
+
+
+def test_importing_it_loads_no_torch() -> None:
+    code = "import sys, selftrain.evaluate; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
