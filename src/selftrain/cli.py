@@ -88,12 +88,19 @@ def evaluate(
 
 
 @app.command()
-def report(run_folder: Annotated[Path, typer.Argument(help="A run folder, finished or not.")]) -> None:
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables there too, as a Markdown page.")] = None,
+) -> None:
     """Make results.json and report.html again from the run folder's files alone."""
+    from selftrain.report.markdown import results_markdown
     from selftrain.report.text import results_text
     from selftrain.report.write import write_report
 
-    print(results_text(write_report(run_folder)))
+    results = write_report(run_folder)
+    print(results_text(results))
+    if markdown is not None:
+        markdown.write_text(results_markdown(results), encoding="utf-8")
     _say(f"{run_folder / 'report.html'}")
 
 

@@ -28,7 +28,9 @@ class DataSpec(Section):
     """One set of problems: a source, what to read from it, and which part to take."""
 
     source: str = Field(description="gsm8k, svamp, asdiv, multiarith, reasoning_gym:NAME, or file (any JSONL)")
-    name: str | None = Field(None, description="how the report calls it; default: the source's name")
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="how the report calls it; default: the source's name"
+    )
     path: str | None = Field(None, description="local file; default: the hub data set of that source")
     split: str | None = Field(None, description="split of a hub data set")
     fields: dict[str, str] = Field(

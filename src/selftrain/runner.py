@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from selftrain.config import RunConfig
 from selftrain.loop import self_train
 from selftrain.progress import Progress
+from selftrain.report.account import this_environment
 from selftrain.rundir import RunDir, StageResult
 from selftrain.workbench import ModelRef, Workbench
 
@@ -71,6 +72,7 @@ class Runner:
     def run(self) -> None:
         """Every arm, the final evaluations, and the delivered model."""
         self.bench.prepare()
+        self.rundir.journal("environment", environment=this_environment(), device=self.bench.device)
         delivered = None
         for arm in arms_of(self.config):
             model = self_train(self, arm)

@@ -131,7 +131,7 @@ def test_a_changed_sample_changes_the_recomputed_accuracy(smoke: Path, tmp_path:
     file.write_text(changed)
     assert cli("report", str(copy)).returncode == 0
     after = json.loads((copy / "results.json").read_text())
-    assert before["tests"] != after["tests"]
+    assert before["test_sets"] != after["test_sets"]
 
 
 def test_the_t5_recipe_runs_with_the_bracket_writing(tmp_path: Path, cli: Cli) -> None:

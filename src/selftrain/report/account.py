@@ -109,10 +109,15 @@ def pending_stages(run: RunFiles) -> list[str]:
 
 
 def environment(run: RunFiles) -> dict[str, Any]:
-    """Versions and machine. They are those of the process that makes this report, `selftrain` those of the stages."""
+    """Versions and machine of the run's last start, as it wrote them down; this process's where it did not."""
     versions = {str(manifest.get("version", "")) for manifest in run.manifests.values()} - {""}
+    told = [event["environment"] for event in run.events("environment") if isinstance(event.get("environment"), dict)]
+    return {"selftrain": sorted(versions or {__version__}), **(told[-1] if told else this_environment())}
+
+
+def this_environment() -> dict[str, Any]:
+    """Versions and machine of this process."""
     return {
-        "selftrain": sorted(versions or {__version__}),
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
         "system": f"{platform.system()} {platform.machine()}",

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from selftrain.config import RunConfig
-from selftrain.errors import RunError
+from selftrain.errors import ConfigError, RunError
 from selftrain.recipe import config_from
 from selftrain.records import Completion, Example, Pair, Problem, read_jsonl
 from selftrain.rundir import MANIFEST, read_json
@@ -141,4 +141,8 @@ def _config(folder: Path) -> RunConfig:
         ) from error
     if not isinstance(tree, dict):
         raise RunError(f"{folder / 'config.yaml'}: expected sections, got {type(tree).__name__}.")
-    return config_from(tree)
+    try:
+        return config_from(tree)
+    except ConfigError as error:
+        hint = error.hint or "Was the run made by another version of selftrain? Make its report with that one."
+        raise ConfigError(f"{folder / 'config.yaml'}: {error.message}", hint) from error

@@ -17,6 +17,11 @@ Json = Mapping[str, Any]
 
 def results_text(results: Json) -> str:
     """The headline sentence, a table per test set, DPO, warnings, time, and where model and report are."""
+    return "\n".join([*body_lines(results), "", *(clean(line) for line in _ending(results))])
+
+
+def body_lines(results: Json) -> list[str]:
+    """`results_text` up to the warnings: what was found, with no word of this machine's folders."""
     lines = [results["headline"]["sentence"]]
     for test_set in results["test_sets"]:
         told = results["headline"]["against"] if test_set["name"] == results["headline"]["test_set"] else None
@@ -24,8 +29,7 @@ def results_text(results: Json) -> str:
     dpo = [line for row in results["dpo"] for line in _dpo(row)]
     lines += ["", *dpo] if dpo else []
     lines += [f"warning: {row['message']} ({row['stage']})" for row in results["warnings"]]
-    lines += ["", *_ending(results)]
-    return "\n".join(clean(line) for line in lines)
+    return [clean(line) for line in lines]
 
 
 def clean(text: str) -> str:

@@ -75,6 +75,8 @@ def _check(pair: Pair, prompts: Mapping[str, Sequence[int]]) -> None:
 class DPOObjective:
     """Weighted mean of the pairs' DPO losses over an effective batch; an item is a `Question`.
 
+    Questions that no step reaches (`max_steps`, `max_epochs`) are left out at once, so nothing is measured on them.
+
     Raises:
         DataError: no pairs at all.
     """
@@ -93,9 +95,12 @@ class DPOObjective:
     ) -> None:
         if not questions:
             raise DataError("DPO needs at least one pair, got none.")
-        self.questions, self.config, self.seed, self.pad_id = questions, config, seed, pad_id
         sizes = [len(question.pairs) for question in questions]
         batches = group_batches(sizes, config.batch_size, config.max_epochs, config.max_steps, seed)
+        used = sorted({item for batch in batches for item in batch})
+        batches = [[used.index(item) for item in batch] for batch in batches]
+        questions = [questions[item] for item in used]
+        self.questions, self.config, self.seed, self.pad_id = questions, config, seed, pad_id
         shapes = [ItemShape.of(len(q.prompt_ids), [len(ids) for ids in q.completions]) for q in questions]
         weights = [sum(weight for _, _, weight in q.pairs) for q in questions]
         self.plan = Plan(batches, shapes, weights, micro_batch_tokens, encoder_decoder)
