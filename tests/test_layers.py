@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runner",),
     ("loop",),
     ("workbench",),
+    ("modelstore",),
     ("stages",),
     ("report", "sampling", "training"),
     ("models",),

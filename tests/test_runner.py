@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from selftrain.loop import self_train
+from selftrain.modelstore import ModelRef
 from selftrain.recipe import load_config
 from selftrain.rundir import RunDir, StageResult
 from selftrain.runner import Arm, Runner, arms_of
-from selftrain.workbench import ModelRef
 
 
 class Bench:
@@ -21,7 +21,6 @@ class Bench:
     def __init__(self, pairs: int = 3, guard: str = "", accuracies: Sequence[float] = ()) -> None:
         self.calls: list[str] = []
         self.base = ModelRef("base", Path("base"), "f0")
-        self.last_sft_steps = 7
         self.num_pairs, self.guard, self.accuracies = pairs, guard, list(accuracies)
 
     def result(self, name: str, **figures: Any) -> StageResult:
@@ -33,7 +32,7 @@ class Bench:
 
     def sft(self, start: ModelRef, examples: StageResult, at: str, num_steps: int | None = None) -> ModelRef:
         self.calls.append(f"{at}/sft from {start.digest}" + (f" for {num_steps}" if num_steps else ""))
-        return ModelRef(f"{at}/sft", Path(at), f"f'{at}")
+        return ModelRef(f"{at}/sft", Path(at), f"f'{at}", steps=7)
 
     def sample(self, model: ModelRef, number: int, iteration: int, name: str) -> StageResult:
         return self.result(f"{name} {number} by {model.digest}")
@@ -112,6 +111,7 @@ def test_st_samples_from_the_sft_model(tmp_path: Path) -> None:
 def test_matched_st_gets_both_budgets_and_matched_sft_the_steps(tmp_path: Path) -> None:
     bench = Bench()
     work = runner(tmp_path, bench, NO_VALIDATION)
+    work._main = self_train(work, MAIN)
     self_train(work, Arm("st-matched", "st", matched=True))
     assert "baseline-st-matched/1-iteration/sample-for-labels 8 by f'0-warmup" in bench.calls
     self_train(work, Arm("sft-matched", "sft", matched=True))

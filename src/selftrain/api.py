@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from selftrain.config import RunConfig
 from selftrain.errors import RunError
+from selftrain.hardware import free_disk_bytes
 from selftrain.progress import Progress, Silent
 from selftrain.recipe import load_config
 
@@ -47,12 +47,9 @@ def run(
 
 def check_disk(folder: Path, needed_gb: float) -> None:
     """Refuse to start where too little disk is free."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    free_gb = shutil.disk_usage(place).free / 1e9
+    free_gb = free_disk_bytes(folder) / 1e9
     if free_gb < needed_gb:
         raise RunError(
-            f"{place}: {free_gb:.1f} GB of disk are free, the run needs {needed_gb:.1f} GB.",
+            f"{folder}: {free_gb:.1f} GB of disk are free, the run needs {needed_gb:.1f} GB.",
             "Free some space, choose another folder with --out, or lower compute.min_free_disk_gb.",
         )

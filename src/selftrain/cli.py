@@ -91,14 +91,18 @@ def evaluate(
 def report(
     run_folder: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
     markdown: Annotated[Path | None, typer.Option(help="Write the tables there too, as a Markdown page.")] = None,
+    verdicts: Annotated[Path | None, typer.Option(help="Write every verdict there too, as a gzipped JSONL.")] = None,
 ) -> None:
     """Make results.json and report.html again from the run folder's files alone."""
     from selftrain.report.markdown import results_markdown
     from selftrain.report.text import results_text
+    from selftrain.report.verdicts import write_verdicts
     from selftrain.report.write import write_report
 
     results = write_report(run_folder)
     print(results_text(results))
+    if verdicts is not None:
+        _say(f"{write_verdicts(run_folder, verdicts)} verdicts: {verdicts}")
     if markdown is not None:
         markdown.write_text(results_markdown(results), encoding="utf-8")
     _say(f"{run_folder / 'report.html'}")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from selftrain.modelstore import ModelRef
     from selftrain.runner import Arm, Runner
-    from selftrain.workbench import ModelRef
 
 
 def self_train(work: Runner, arm: Arm) -> ModelRef:
@@ -28,9 +28,7 @@ def self_train(work: Runner, arm: Arm) -> ModelRef:
     for iteration in work.iterations(arm):
         sampler = model
         if arm.method == "dpo-st":
-            samples_for_pairs.append(
-                work.sample(model, iteration, "sample-for-pairs")
-            )  # K_dpo a question of U, from f'
+            samples_for_pairs.append(work.sample(model, iteration, "sample-for-pairs"))  # K_dpo of each in U, from f'
             pairs = work.pair(samples_for_pairs, iteration)  # right against wrong
             sampler = work.dpo(model, pairs, iteration)  # f_d = DPO(f', pairs), reference f'
         samples_for_labels.append(work.sample(sampler, iteration, "sample-for-labels"))  # K_sft, from f_d (ST: f')

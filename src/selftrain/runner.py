@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 
 from selftrain.config import RunConfig
 from selftrain.loop import self_train
+from selftrain.modelstore import ModelRef
 from selftrain.progress import Progress
 from selftrain.report.account import this_environment
 from selftrain.rundir import RunDir, StageResult
-from selftrain.workbench import ModelRef, Workbench
+from selftrain.workbench import Workbench
 
 Samples = StageResult
 
@@ -65,26 +66,33 @@ class Runner:
     def __init__(self, config: RunConfig, rundir: RunDir, progress: Progress) -> None:
         self.config, self.rundir, self.progress = config, rundir, progress
         self.bench = Workbench(config, rundir, progress)
-        self.last_sft_steps: dict[str, int] = {}
+        self._main: ModelRef | None = None
         self._validation: dict[str, list[tuple[float, ModelRef]]] = {}
-        self._stop = False
 
     def run(self) -> None:
         """Every arm, the final evaluations, and the delivered model."""
         self.bench.prepare()
-        self.rundir.journal("environment", environment=this_environment(), device=self.bench.device)
-        delivered = None
+        self.rundir.journal("environment", environment=this_environment(), device=self.bench.models.device)
         for arm in arms_of(self.config):
             model = self_train(self, arm)
-            if delivered is None:
-                delivered = model
-                self.bench.deliver(model)
-                self.bench.evaluate_without_calculator(self.base(), "0-base")
-                self.bench.evaluate_without_calculator(model, "final")
-        if delivered is not None:
-            keep_best = self.config.checkpoints.keep == "best"
-            self.bench.release_all_but(delivered, *([self._best_of("main", delivered)] if keep_best else []))
+            if self._main is None:
+                self._main = model
+                self._hand_over(model)
+        kept = [model for model in (self._main, self._best_to_keep()) if model is not None]
+        self.bench.models.release_all_but(*kept)
         self.rundir.journal("end")
+
+    def _hand_over(self, model: ModelRef) -> None:
+        """Deliver the main arm's model, and see what it and the base model are without the calculator."""
+        self.bench.models.deliver(model, self.bench.codec.style)
+        self.bench.evaluate_without_calculator(self.base(), "0-base")
+        self.bench.evaluate_without_calculator(model, "final")
+
+    def _best_to_keep(self) -> ModelRef | None:
+        """With `checkpoints.keep: best`, the main arm's best model on validation."""
+        if self.config.checkpoints.keep != "best" or self._main is None:
+            return None
+        return self._best_of("main", self._main)
 
     def base(self) -> ModelRef:
         """f0."""
@@ -115,7 +123,7 @@ class Runner:
     def sft_matched(self, base: ModelRef, labelled: StageResult, arm: Arm) -> ModelRef:
         """SFT on L alone for as many optimiser steps as the main arm's last SFT."""
         at = f"{arm.prefix}sft-matched"
-        model = self.bench.sft(base, labelled, at, num_steps=self.bench.last_sft_steps)
+        model = self.bench.sft(base, labelled, at, num_steps=self._main.steps if self._main else None)
         self.bench.evaluate(model, at)
         return model
 

@@ -8,42 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selftrain.card import write_card
 from selftrain.config import RunConfig
-from selftrain.errors import RunError
-from selftrain.hardware import default_device, default_precision
 from selftrain.judged import accuracy_of, changed_fraction
-from selftrain.models import LanguageModel, is_encoder_decoder, load_model, load_tokenizer
+from selftrain.models import LanguageModel, is_encoder_decoder, load_tokenizer
+from selftrain.modelstore import ModelRef, ModelStore
 from selftrain.progress import Progress
 from selftrain.prompts import Codec, chat_prompt
-from selftrain.records import Completion, Problem, read_jsonl
+from selftrain.records import Completion, Pair, Problem, read_jsonl
 from selftrain.rundir import RunDir, StageResult, Work
 from selftrain.sampling.base import Sampler, SamplingParams
 from selftrain.sampling.engine import Engine
 from selftrain.seeding import derive_seed
 from selftrain.stages.data import load_sets, run_data
-from selftrain.stages.pair import run_pair
+from selftrain.stages.pair import PAIRS, run_pair
 from selftrain.stages.sample import COMPLETIONS, EVALUATION_TOLERANCE, LABEL_TOLERANCE, SamplePlan, run_sample
 from selftrain.stages.select import read_examples, run_select
 from selftrain.stages.train import MODEL, run_training
 from selftrain.training.dpo import DPOObjective, group_pairs
 from selftrain.training.sft import SFTObjective
-from selftrain.weights import resolve, weights_digest
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelRef:
-    """A model by what it is: the stage that made it, its folder, the digest of its weights."""
-
-    stage: str
-    path: Path
-    digest: str
 
 
 class Workbench:
@@ -51,12 +37,7 @@ class Workbench:
 
     def __init__(self, config: RunConfig, rundir: RunDir, progress: Progress) -> None:
         self.config, self.rundir, self.progress = config, rundir, progress
-        self.device = default_device() if config.compute.device == "auto" else config.compute.device
-        asked = config.compute.precision
-        self.precision = default_precision(self.device) if asked == "auto" else asked
-        self.last_sft_steps = 0
-        self._makers: dict[str, Callable[[], ModelRef]] = {}
-        self._loaded: LanguageModel | None = None
+        self.models = ModelStore(config, rundir, progress)
 
     def prepare(self) -> None:
         """Weights, codec, and the sets of problems."""
@@ -64,12 +45,12 @@ class Workbench:
             import torch
 
             torch.set_num_threads(self.config.compute.threads)
-        self.base = self._resolve()
+        self.base = self.models.base()
         tokenizer = load_tokenizer(self.base.path, self.config.compute.trust_remote_code)
         self.codec = Codec.build(tokenizer, self.config.prompt, _config_is_encoder_decoder(self.base.path))
         self.progress.say(
-            f"{self.config.name}: {self.config.method} with {self.config.model}, {self.device}, {self.precision}; "
-            f"run folder {self.rundir.path}"
+            f"{self.config.name}: {self.config.method} with {self.config.model}, {self.models.device}, "
+            f"{self.models.precision}; run folder {self.rundir.path}"
         )
         result = self._stage(
             "data",
@@ -79,22 +60,6 @@ class Workbench:
         )
         self.sets = load_sets(result.folder)
         self.data_digest = result.digest
-
-    def _resolve(self) -> ModelRef:
-        """The base model's weights: once a run, recorded in the run folder."""
-        from selftrain.toy import NAMES, make_toy
-
-        if self.config.model in NAMES:
-            folder = self.rundir.path / "base"
-            if not (folder / "config.json").is_file():
-                shutil.rmtree(folder, ignore_errors=True)
-                make_toy(self.config.model, folder, self.config.seed)
-            return ModelRef("base", folder, weights_digest(folder))
-        found = resolve(self.config.model, say=self.progress.say)
-        self.rundir.journal("weights", name=found.name, source=found.source, digest=found.digest)
-        return ModelRef("base", found.path, found.digest)
-
-    # -- training ---------------------------------------------------------------------------------------
 
     def select(self, pool: Sequence[StageResult], at: str) -> StageResult:
         """Gold examples of L, then the pool's right and distinct completions."""
@@ -134,14 +99,29 @@ class Workbench:
         inputs = {"start": start.digest, "examples": examples.digest}
         return self._train(name, start, inputs, settings.model_dump(), objective)
 
+    def pair(self, pool: Sequence[StageResult], at: str) -> StageResult:
+        """Pairs from the pool of samples."""
+        return self._stage(
+            f"{at}/pair",
+            inputs={"data": self.data_digest, **_digests(pool)},
+            settings={"pairs": self.config.pairs.model_dump(), "targets": self.config.training.max_target_tokens},
+            work=lambda folder: run_pair(
+                folder,
+                f"{at}/pair",
+                self.sets.questions,
+                [result.folder / COMPLETIONS for result in pool],
+                config=self.config,
+                codec=self.codec,
+                progress=self.progress,
+            ),
+        )
+
     def dpo(self, model: ModelRef, pairs: StageResult, at: str) -> tuple[ModelRef, str]:
         """The DPO model of an iteration, and why the guard says that it collapsed (empty where it does not)."""
         settings = self.config.training.dpo
 
         def objective(loaded: LanguageModel) -> DPOObjective:
-            from selftrain.records import Pair
-
-            rows = read_jsonl(pairs.folder / "pairs.jsonl", Pair)
+            rows = read_jsonl(pairs.folder / PAIRS, Pair)
             prompts = {problem.id: self.codec.prompt(problem.question) for problem in self.sets.questions}
             return DPOObjective(
                 group_pairs(rows, prompts),
@@ -162,7 +142,6 @@ class Workbench:
         self, name: str, start: ModelRef, inputs: dict[str, str], settings: dict[str, Any], objective: Any
     ) -> ModelRef:
         def make() -> ModelRef:
-            self._loaded = None  # one model in memory
             result = self._stage(
                 name,
                 inputs=inputs,
@@ -170,19 +149,16 @@ class Workbench:
                 work=lambda folder: run_training(
                     folder,
                     stage=name,
-                    open_model=lambda: self._open(start, "fp32"),
+                    open_model=lambda: self.models.open(start, "fp32"),
                     make_objective=objective,
                     config=self.config,
-                    precision=self.precision,
+                    precision=self.models.precision,
                     progress=self.progress,
                 ),
             )
-            if name.endswith("/sft"):
-                self.last_sft_steps = result.figures["steps"]
-            return ModelRef(name, result.folder / MODEL, result.figures["weights"])
+            return ModelRef(name, result.folder / MODEL, result.figures["weights"], result.figures["steps"])
 
-        self._makers[name] = make
-        return make()
+        return self.models.make(name, make)
 
     def _guard(self, name: str) -> str:
         """Warn of a DPO that did nothing; say why one that collapsed must not sample."""
@@ -201,8 +177,6 @@ class Workbench:
         """Say it now and keep it for the report."""
         self.progress.say(f"warning: {message}")
         self.rundir.journal("warning", stage=stage, message=message)
-
-    # -- sampling ---------------------------------------------------------------------------------------
 
     def sample(self, model: ModelRef, num_samples: int, iteration: int, name: str) -> StageResult:
         """K samples a question of U. Streams depend on iteration, question and k: two models meet equal seeds."""
@@ -301,70 +275,8 @@ class Workbench:
         return chat_prompt(self.codec.tokenizer, problem.question) or self.codec.prompt(problem.question)
 
     def _open_sampler(self, model: ModelRef) -> Sampler:
-        loaded = self._loaded
-        if loaded is None or loaded.digest != model.digest:
-            self._loaded = None
-            self._loaded = loaded = self._open(model, self.precision)
+        loaded = self.models.open_to_sample(model)
         return Engine(loaded, num_slots=self.config.sampling.slots, style=self.codec.style, tables=self.codec.tables)
-
-    # -- pairs, weights, delivery -------------------------------------------------------------------------
-
-    def pair(self, pool: Sequence[StageResult], at: str) -> StageResult:
-        """Pairs from the pool of samples."""
-        return self._stage(
-            f"{at}/pair",
-            inputs={"data": self.data_digest, **_digests(pool)},
-            settings={"pairs": self.config.pairs.model_dump(), "targets": self.config.training.max_target_tokens},
-            work=lambda folder: run_pair(
-                folder,
-                f"{at}/pair",
-                self.sets.questions,
-                [result.folder / COMPLETIONS for result in pool],
-                config=self.config,
-                codec=self.codec,
-                progress=self.progress,
-            ),
-        )
-
-    def deliver(self, model: ModelRef) -> None:
-        """Put the delivered model into `model/`: a plain transformers folder."""
-        self._restore(model)
-        target = self.rundir.path / "model"
-        temporary = self.rundir.path / f".model.{os.getpid()}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(model.path, temporary, copy_function=_link_or_copy)
-        write_card(temporary, self.config, model.digest, self.codec.style)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
-        self.rundir.journal("delivered", stage=model.stage, digest=model.digest)
-
-    def release_all_but(self, *kept: ModelRef) -> None:
-        """Delete weights that no stage needs any more (`checkpoints.keep`)."""
-        if self.config.checkpoints.keep == "all":
-            return
-        for name in self._makers:
-            if name not in {model.stage for model in kept}:
-                self.rundir.release(name)
-
-    def _restore(self, model: ModelRef) -> None:
-        """Redo the stage of a model whose weights were released."""
-        if model.path.is_dir():
-            return
-        self.progress.say(f"{model.stage}: weights were released and are wanted again; training it once more.")
-        self.rundir.forget(model.stage)
-        again = self._makers[model.stage]()
-        if again.digest != model.digest:
-            raise RunError(f"{model.stage} gave other weights than the first time ({again.digest[:12]}).", None)
-
-    def _open(self, model: ModelRef, precision: str) -> LanguageModel:
-        self._restore(model)
-        return load_model(
-            model.path,
-            digest=model.digest,
-            device=self.device,
-            precision=precision,
-            trust_remote_code=self.config.compute.trust_remote_code,
-        )
 
     def _stage(self, name: str, *, inputs: dict[str, str], settings: dict[str, Any], work: Work) -> StageResult:
         result = self.rundir.stage(name, inputs=inputs, settings=settings, work=work)
@@ -376,13 +288,6 @@ class Workbench:
 
 def _digests(pool: Sequence[StageResult]) -> dict[str, str]:
     return {result.name: result.digest for result in pool}
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _config_is_encoder_decoder(path: Path) -> bool:

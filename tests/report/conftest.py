@@ -3,7 +3,7 @@
 Test set "first": 20 problems p0..p19 without groups. Right: base p0 (flexible only), warm-up p0..p4, sampler p0..p9,
 delivered p0..p3 and p5..p18. So warm-up 5, delivered 18, delivered alone 14 (p5..p18), warm-up alone 1 (p4).
 p0..p4 have a near training question (0.7), the others have none (0.1).
-Test set "second <b>": 8 problems in 4 groups of 2, right: warm-up none, delivered q0..q5.
+Test set "second": 8 problems in 4 groups of 2, right: warm-up none, delivered q0..q5.
 
 U: u0, u1, u2 (labelled) and u3. Verdicts by k, R right and W wrong, every text differs but for u0's k = 0 and 1:
     for pairs (3 a question, by the warm-up):  u0 RRR  u1 RWR  u2 WWW  u3 WRW
@@ -25,7 +25,7 @@ from selftrain.records import Completion, Example, Pair, Problem, Verdict, write
 from selftrain.report.write import write_report
 from selftrain.rundir import RunDir, write_json
 
-FIRST, SECOND = "first", "second <b>"
+FIRST, SECOND = "first", "second"
 BASE, WARMUP, DPO, FINAL = "b" * 64, "c" * 64, "d" * 64, "f" * 64
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> \x00\x1b[31m \u202eevil & \u2028"
 FOR_PAIRS = {"u0": "RRR", "u1": "RWR", "u2": "WWW", "u3": "WRW"}

@@ -96,7 +96,7 @@ def test_verdict_follows_the_interval(low: float, high: float, verdict: str) -> 
 
 def test_sets_with_groups_are_clustered_and_absent_rows_of_a_finished_run_are_left_out(finished: Path) -> None:
     second = results_of(finished)["test_sets"][1]
-    assert (second["name"], second["rows"], second["groups"]) == ("second <b>", 8, 4)
+    assert (second["name"], second["rows"], second["groups"]) == ("second", 8, 4)
     assert [row["key"] for row in second["models"]] == ["warm-up", "iteration-1"]
     assert second["models"][1]["accuracy"]["groups"] == 4
     # three of four groups of two gained: of the 2**4 sign patterns of (2, 2, 2, 0), 4 reach |6|

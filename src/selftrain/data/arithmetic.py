@@ -33,4 +33,4 @@ def _problem(identity: str, source: random.Random) -> Problem:
     result = a + b if operator == "+" else a * b
     question = form.format(name=source.choice(NAMES), thing=source.choice(THINGS), a=a, b=b)
     rationale = f"{a}{operator}{b}=<<{a}{operator}{b}={result}>>{result}\n#### {result}"
-    return Problem(identity, question, str(result), rationale, group=f"form-{operator}")
+    return Problem(identity, question, str(result), rationale)

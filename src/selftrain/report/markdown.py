@@ -33,7 +33,8 @@ def results_markdown(results: Json) -> str:
         "",
         "## How it was made",
         "",
-        f"- Seed {run['seed']}; method `{run['method']}`; model `{run['model']}` ({run['weights_source'] or 'built in'}).",
+        f"- Seed {run['seed']}; method `{run['method']}`; model `{run['model']}` "
+        f"({run['weights_source'] or 'built in'}).",
         f"- {environment['cpu']}, {environment['cores']} cores, {environment['system']}; "
         f"precision {', '.join(run['precision'])}.",
         f"- selftrain {', '.join(environment['selftrain'])}, Python {environment['python']}, {packages}.",
@@ -67,4 +68,5 @@ def _lineage(lineage: Json) -> Iterator[str]:
         yield f"| {row['stage']} | `{row['weights'][:16]}` | `{(row['from_weights'] or '-')[:16]}` |"
     yield ""
     for row in lineage["pseudo_labels"]:
-        yield f"- {row['stage']}: {row['labels']} pseudo-labels written by `{row['weights'][:16]}` ({row['written_by']})."
+        writer = f"`{row['weights'][:16]}` ({row['written_by']})"
+        yield f"- {row['stage']}: {row['labels']} pseudo-labels written by {writer}."

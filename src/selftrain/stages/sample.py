@@ -55,6 +55,8 @@ def run_sample(
     kept = [problem for problem in problems if len(prompts[problem.id]) <= plan.max_prompt_tokens]
     kept.sort(key=lambda problem: (len(prompts[problem.id]), problem.id))
     progress.begin(plan.stage, len(kept) * plan.num_samples, "completions")
+    if len(kept) < len(problems):
+        progress.say(f"  {len(problems) - len(kept)} prompts are over {plan.max_prompt_tokens} tokens and are left out")
     sampler: list[Sampler] = []
 
     def sample(members: Sequence[Problem]) -> list[Completion]:
