@@ -36,6 +36,10 @@ def run(
     progress = progress or Silent()
     check_disk(folder, config.compute.min_free_disk_gb)
 
+    from selftrain.data.available import check_available
+
+    check_available(config.data)
+
     from selftrain.report.write import write_report
     from selftrain.rundir import RunDir
     from selftrain.runner import Runner

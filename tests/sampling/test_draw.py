@@ -20,6 +20,11 @@ def test_inverse_of_the_cumulative_distribution_by_hand() -> None:
     assert pick_tokens(logits, PLAIN, numbers).tolist() == [0, 1, 1, 2]
 
 
+def test_a_number_that_rounds_to_one_gives_no_token_of_probability_zero() -> None:
+    logits = torch.tensor([[3.0, 1.0, float("-inf")]])
+    assert pick_tokens(logits, PLAIN, torch.tensor([1.0])).tolist() == [0]
+
+
 def test_temperature_zero_is_the_best_token() -> None:
     logits = torch.tensor([[0.0, 3.0, 1.0]])
     assert pick_tokens(logits, dataclasses.replace(PLAIN, temperature=0.0), None).tolist() == [1]

@@ -90,18 +90,27 @@ def load(spec: DataSpec, *, offline: bool = False) -> LoadedSet:
 
 def load_source(spec: DataSpec, *, offline: bool = False) -> LoadedSet:
     """Everything usable in a spec's source, before groups and rationales are looked at."""
-    name, _, task = spec.source.partition(":")
-    if name not in SOURCES:
-        close = nearest(name, SOURCES)
-        hint = f"Did you mean {close!r}?" if close else None
-        raise DataError(f"No data source is called {name!r}; sources: {', '.join(sorted(SOURCES))}.", hint)
-    found = SOURCES[name]
+    _, task, found = find_source(spec)
     _check_fields(spec, found, task)
     loaded = found.load(spec, offline)
     if not loaded.problems:
         raise DataError(f"{spec.label}: expected usable problems, got none ({_counts(loaded.skipped)}).")
     check_unique_ids(loaded.problems)
     return loaded
+
+
+def find_source(spec: DataSpec) -> tuple[str, str, Source]:
+    """A spec's source: its name, the task after a colon (or ""), and the source itself.
+
+    Raises:
+        DataError: there is no source of that name.
+    """
+    name, _, task = spec.source.partition(":")
+    if name not in SOURCES:
+        close = nearest(name, SOURCES)
+        hint = f"Did you mean {close!r}?" if close else None
+        raise DataError(f"No data source is called {name!r}; sources: {', '.join(sorted(SOURCES))}.", hint)
+    return name, task, SOURCES[name]
 
 
 def load_key(spec: DataSpec) -> str:

@@ -108,11 +108,16 @@ def _package() -> Any:
     try:
         import reasoning_gym
     except ImportError as error:
-        raise DataError(
-            f"Source reasoning_gym needs the package reasoning-gym, which cannot be imported ({error}).",
-            "pip install 'selftrain[gym]' (it compiles a dependency: a C compiler and Python headers are needed).",
-        ) from error
+        raise missing_package(f"it cannot be imported: {error}") from error
     return reasoning_gym
+
+
+def missing_package(why: str) -> DataError:
+    """What to say where the extra is not there."""
+    return DataError(
+        f"Source reasoning_gym needs the package reasoning-gym ({why}).",
+        "pip install 'selftrain[gym]' (one of its dependencies is compiled: a C compiler and Python headers are needed).",
+    )
 
 
 def _problem(dataset: Any, index: int, task: str) -> Problem | str:

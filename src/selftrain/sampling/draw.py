@@ -30,7 +30,8 @@ def pick_tokens(logits: Tensor, params: SamplingParams, uniforms: Tensor | None)
     cumulative = probabilities.cumsum(dim=-1, dtype=torch.float32)  # [B, V]
     targets = uniforms.to(cumulative)[:, None] * cumulative[:, -1:]
     picked = torch.searchsorted(cumulative, targets, right=True).squeeze(1)
-    return picked.clamp_(max=logits.shape[-1] - 1)
+    at_the_end = picked == logits.shape[-1]  # a number that rounds to 1
+    return torch.where(at_the_end, probabilities.argmax(dim=-1), picked)
 
 
 def filtered_probabilities(logits: Tensor, params: SamplingParams) -> Tensor:
