@@ -116,7 +116,7 @@ def missing_package(why: str) -> DataError:
     """What to say where the extra is not there."""
     return DataError(
         f"Source reasoning_gym needs the package reasoning-gym ({why}).",
-        "pip install 'selftrain[gym]' (one of its dependencies is compiled: a C compiler and Python headers are needed).",
+        "pip install 'selftrain[gym]' (it compiles a dependency: a C compiler and Python headers are needed).",
     )
 
 
