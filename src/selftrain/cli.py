@@ -109,11 +109,13 @@ def report(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    data: Annotated[Path | None, typer.Option(help="A folder of local data files to look for too.")] = None,
+) -> None:
     """What is installed, which device and precision would be used, and what can be reached."""
     from selftrain.doctor import collect
 
-    for check in collect():
+    for check in collect(data):
         mark = {True: "ok ", False: "NO ", None: "-  "}[check.ok]
         print(f"{mark} {check.name:<20} {check.detail}" + (f"\n     {check.hint}" if check.hint else ""))
 

@@ -61,6 +61,13 @@ class LanguageModel:
         return sum(p.numel() for p in self.module.parameters())
 
 
+def config_is_encoder_decoder(path: Path, trust_remote_code: bool = False) -> bool:
+    """`is_encoder_decoder` of a model folder, from its config alone."""
+    from transformers import AutoConfig
+
+    return bool(AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).is_encoder_decoder)
+
+
 def is_encoder_decoder(module: nn.Module) -> bool:
     """Whether prompts go to an encoder of their own."""
     return bool(module.config.is_encoder_decoder)  # type: ignore[union-attr]

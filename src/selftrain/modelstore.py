@@ -17,13 +17,14 @@ from selftrain.errors import RunError
 from selftrain.hardware import default_device, default_precision
 from selftrain.models import LanguageModel, load_model
 from selftrain.progress import Progress
-from selftrain.rundir import RunDir
+from selftrain.rundir import RunDir, read_json, write_json
 from selftrain.toy import NAMES as TOYS
 from selftrain.toy import make_toy
 from selftrain.training.fit import Precision
-from selftrain.weights import resolve, weights_digest
+from selftrain.weights import default_cache, resolve, weights_digest
 
 BASE = "base"
+WEIGHTS = "weights.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +49,25 @@ class ModelStore:
         self._sampling: LanguageModel | None = None
 
     def base(self) -> ModelRef:
-        """f0: its weights are resolved once a run and recorded in the journal."""
+        """f0: its weights are resolved once a run; path and digest are kept in weights.json.
+
+        Raises:
+            ModelError: they cannot be found.
+            RunError: they are not the weights that the run was started with.
+        """
         if self.config.model in TOYS:
             return self._toy()
+        known = read_json(self.rundir.path / WEIGHTS)
+        if known is not None and _holds(Path(known["path"]), known["digest"]):
+            return ModelRef(BASE, Path(known["path"]), known["digest"])
         found = resolve(self.config.model, say=self.progress.say)
+        if known is not None and found.digest != known["digest"]:
+            raise RunError(
+                f"{self.config.model} has other weights now ({found.digest[:12]}, from {found.source}) than the run was "
+                f"started with ({known['digest'][:12]}).",
+                "Bring those back, or start a run in another folder with --out.",
+            )
+        write_json(self.rundir.path / WEIGHTS, {"path": str(found.path.absolute()), "digest": found.digest})
         self.rundir.journal("weights", name=found.name, source=found.source, digest=found.digest)
         return ModelRef(BASE, found.path, found.digest)
 
@@ -123,6 +139,10 @@ class ModelStore:
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
         self.rundir.journal("delivered", stage=model.stage, digest=model.digest)
+
+
+def _holds(folder: Path, digest: str) -> bool:
+    return folder.is_dir() and weights_digest(folder, default_cache()) == digest
 
 
 def _link_or_copy(source: str, target: str) -> None:

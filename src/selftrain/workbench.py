@@ -9,12 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from selftrain.config import RunConfig
 from selftrain.judged import accuracy_of, changed_fraction
-from selftrain.models import LanguageModel, is_encoder_decoder, load_tokenizer
+from selftrain.models import LanguageModel, config_is_encoder_decoder, is_encoder_decoder, load_tokenizer
 from selftrain.modelstore import ModelRef, ModelStore
 from selftrain.progress import Progress
 from selftrain.prompts import Codec, chat_prompt
@@ -46,8 +45,10 @@ class Workbench:
 
             torch.set_num_threads(self.config.compute.threads)
         self.base = self.models.base()
-        tokenizer = load_tokenizer(self.base.path, self.config.compute.trust_remote_code)
-        self.codec = Codec.build(tokenizer, self.config.prompt, _config_is_encoder_decoder(self.base.path))
+        trust = self.config.compute.trust_remote_code
+        self.codec = Codec.build(
+            load_tokenizer(self.base.path, trust), self.config.prompt, config_is_encoder_decoder(self.base.path, trust)
+        )
         self.progress.say(
             f"{self.config.name}: {self.config.method} with {self.config.model}, {self.models.device}, "
             f"{self.models.precision}; run folder {self.rundir.path}"
@@ -288,9 +289,3 @@ class Workbench:
 
 def _digests(pool: Sequence[StageResult]) -> dict[str, str]:
     return {result.name: result.digest for result in pool}
-
-
-def _config_is_encoder_decoder(path: Path) -> bool:
-    from transformers import AutoConfig
-
-    return bool(AutoConfig.from_pretrained(path).is_encoder_decoder)

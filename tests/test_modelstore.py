@@ -1,0 +1,89 @@
+"""The models of a run: resolved once, released and made again, handed over whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain.errors import RunError
+from selftrain.models import load_model, save_model
+from selftrain.modelstore import ModelRef, ModelStore
+from selftrain.progress import Silent
+from selftrain.recipe import load_config
+from selftrain.rundir import RunDir
+from selftrain.toy import make_toy
+from selftrain.weights import weights_digest
+
+
+def store(run: RunDir, model: str = "random-llama", *overrides: str) -> ModelStore:
+    return ModelStore(load_config("smoke", [f"model={model}", *overrides]), run, Silent())
+
+
+def run_dir(tmp_path: Path) -> RunDir:
+    return RunDir.open(tmp_path / "run", load_config("smoke"))
+
+
+def test_a_toy_is_made_once(tmp_path: Path) -> None:
+    with run_dir(tmp_path) as run:
+        first = store(run).base()
+        assert store(run).base() == first
+        assert first.digest == weights_digest(run.path / "base")
+
+
+def test_weights_that_changed_under_a_run_are_refused(tmp_path: Path) -> None:
+    make_toy("random-llama", tmp_path / "mine", seed=1)
+    with run_dir(tmp_path) as run:
+        first = store(run, str(tmp_path / "mine")).base()
+        assert store(run, str(tmp_path / "mine")).base() == first
+        make_toy("random-llama", tmp_path / "mine", seed=2)
+        with pytest.raises(RunError, match="has other weights now"):
+            store(run, str(tmp_path / "mine")).base()
+
+
+def trained(models: ModelStore, run: RunDir, seeds: list[int]) -> ModelRef:
+    """A stage that "trains" a toy of the next seed."""
+
+    def work(folder: Path) -> dict[str, Any]:
+        make_toy("random-llama", folder / "toy", seed=seeds.pop(0))
+        model = load_model(folder / "toy", digest="")
+        return {"weights": save_model(model, folder / "model")}
+
+    def make() -> ModelRef:
+        done = run.stage("1-iteration/sft", inputs={}, settings={}, work=work)
+        return ModelRef(done.name, done.folder / "model", done.figures["weights"])
+
+    return models.make("1-iteration/sft", make)
+
+
+def test_released_weights_are_made_again_and_must_be_the_same(tmp_path: Path) -> None:
+    with run_dir(tmp_path) as run:
+        models = store(run)
+        model = trained(models, run, [5, 5, 6])
+        models.release_all_but()
+        assert not model.path.exists()
+        assert models.open(model, "fp32").digest == model.digest
+        assert weights_digest(model.path) == model.digest
+        models.release_all_but()
+        with pytest.raises(RunError, match="gave other weights than the first time"):
+            models.open(model, "fp32")
+
+
+def test_keep_all_releases_nothing(tmp_path: Path) -> None:
+    with run_dir(tmp_path) as run:
+        models = store(run, "random-llama", "checkpoints.keep=all")
+        model = trained(models, run, [5])
+        models.release_all_but()
+        assert model.path.is_dir()
+
+
+def test_a_delivered_model_is_whole_and_asks_as_it_was_trained(tmp_path: Path) -> None:
+    with run_dir(tmp_path) as run:
+        models = store(run)
+        model = trained(models, run, [5])
+        models.deliver(model, "angle")
+        models.deliver(model, "angle")
+        assert weights_digest(run.path / "model") == model.digest
+        assert {"config.json", "selftrain.json", "README.md"} <= {file.name for file in (run.path / "model").iterdir()}
+        assert not [entry for entry in run.path.iterdir() if entry.name.endswith(".tmp")]
