@@ -1,7 +1,7 @@
 # selftrain: `make` alone lists the targets.
 #   make run                                     the quickstart, from nothing
 #   make run RECIPE=smoke ARGS="--out runs/try"  another recipe, further arguments
-#   make test ARGS="-k calculator -n 2"          some tests, in two processes
+#   make test ARGS="-n 0 -k calculator"          some tests, in one process
 #   make run PYTHON=python3.12                   another Python for .venv
 #   make run PIP_ARGS="--extra-index-url URL"    another source of packages, e.g. a CPU or CUDA build of torch
 
@@ -26,7 +26,7 @@ run: $(VENV)/.installed-run ## Install what is missing, get the model, run a rec
 	$(BIN)/selftrain run $(RECIPE) $(ARGS)
 
 test: $(VENV)/.installed-dev ## Install what is missing, run the tests (ARGS= goes to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed-dev ## Format, lint, strict types, layer test
 	$(BIN)/ruff format --check .

@@ -63,8 +63,8 @@ class ModelStore:
         found = resolve(self.config.model, say=self.progress.say)
         if known is not None and found.digest != known["digest"]:
             raise RunError(
-                f"{self.config.model} has other weights now ({found.digest[:12]}, from {found.source}) than when the run "
-                f"was started ({known['digest'][:12]}).",
+                f"{self.config.model} has other weights now ({found.digest[:12]}, from {found.source}) than when "
+                f"the run was started ({known['digest'][:12]}).",
                 "Bring those back, or start a run in another folder with --out.",
             )
         write_json(self.rundir.path / WEIGHTS, {"path": str(found.path.absolute()), "digest": found.digest})
