@@ -91,9 +91,11 @@ def evaluate(
 def report(
     run_folder: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
     markdown: Annotated[Path | None, typer.Option(help="Write the tables there too, as a Markdown page.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Write the first test set's accuracies there, as SVG.")] = None,
     verdicts: Annotated[Path | None, typer.Option(help="Write every verdict there too, as a gzipped JSONL.")] = None,
 ) -> None:
     """Make results.json and report.html again from the run folder's files alone."""
+    from selftrain.report.html import headline_figure
     from selftrain.report.markdown import results_markdown
     from selftrain.report.text import results_text
     from selftrain.report.verdicts import write_verdicts
@@ -101,6 +103,8 @@ def report(
 
     results = write_report(run_folder)
     print(results_text(results))
+    if figure is not None:
+        figure.write_text(headline_figure(results), encoding="utf-8")
     if verdicts is not None:
         _say(f"{write_verdicts(run_folder, verdicts)} verdicts: {verdicts}")
     if markdown is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from selftrain.report.html import headline_figure
 from selftrain.report.markdown import results_markdown
 from selftrain.report.write import write_report
 
@@ -16,3 +17,12 @@ def test_the_page_tells_figures_cost_and_digests_but_no_path(finished: Path) -> 
     assert results["run"]["delivered"]["digest"][:16] in page
     assert "pseudo-labels written by" in page
     assert str(finished) not in page and str(finished.parent) not in page
+
+
+def test_the_headline_figure_is_one_svg_of_the_first_set(finished: Path) -> None:
+    figure = headline_figure(write_report(finished))
+    assert figure.startswith("<svg") and figure.endswith("</svg>") and "first" in figure
+
+
+def test_a_run_without_evaluations_has_no_headline_figure() -> None:
+    assert headline_figure({"test_sets": []}) == ""

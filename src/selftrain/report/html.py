@@ -118,6 +118,14 @@ def _figures(results: Json, extras: Json) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def headline_figure(results: Json) -> str:
+    """The first test set's accuracies as one SVG, to stand beside the results; empty where there are none yet."""
+    for test_set in results["test_sets"][:1]:
+        rows = [_dot(row) for row in test_set["models"] if row["accuracy"]]
+        return accuracy_figure(rows, f"Accuracy on {test_set['name']}, {test_set['rows']} problems") if rows else ""
+    return ""
+
+
 def _dot(row: Json) -> dict[str, Any]:
     kind = "delivered" if row["delivered"] else row["kind"]
     return {**row["accuracy"], "kind": kind, "label": wording.shown(row)}
