@@ -33,6 +33,7 @@ def results_markdown(results: Json) -> str:
         "",
         "## How it was made",
         "",
+        f"- `selftrain run {run['name']}`",
         f"- Seed {run['seed']}; method `{run['method']}`; model `{run['model']}` "
         f"({run['weights_source'] or 'built in'}).",
         f"- {environment['cpu']}, {environment['cores']} cores, {environment['system']}; "
