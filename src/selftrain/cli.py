@@ -63,13 +63,13 @@ def ask(
     calculator: Annotated[bool, typer.Option(help="Compute <<...>> annotations while decoding.")] = True,
 ) -> None:
     """Answer one question and show what the calculator computed."""
-    from selftrain.use import marked_calls, open_model
+    from selftrain.use import computed_calls, open_model
 
     tutor = open_model(model, say=_say)
     completion = tutor.ask(question, calculator=calculator)
     print(completion.text)
-    computed = marked_calls(completion, tutor.codec)
-    _say(f"calculator: {', '.join(computed) if computed else 'no call'}")
+    computed = computed_calls(completion, tutor.codec.style)
+    _say(f"calculator: {'; '.join(computed) if computed else 'no call'}")
 
 
 @app.command()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from selftrain.calculator.annotation import Style, find, value_of
 from selftrain.card import read_settings
 from selftrain.models import LanguageModel, is_encoder_decoder, load_model
 from selftrain.progress import Progress, Silent
@@ -96,6 +97,9 @@ def open_model(name: str, *, say: Callable[[str], None] = lambda _: None) -> Tut
     return Tutor(model, codec, max_new_tokens)
 
 
-def marked_calls(completion: Completion, codec: Codec) -> list[str]:
-    """The texts that the calculator wrote, in order."""
-    return [codec.text(list(completion.token_ids[start:end])) for start, end in completion.forced]
+def computed_calls(completion: Completion, style: Style) -> list[str]:
+    """What the calculator was asked and what it wrote, in order: "6*7 = 42"."""
+    if not completion.calls:
+        return []
+    found = [call for call in find(completion.text, style) if value_of(call.expression) is not None]
+    return [f"{call.expression.strip()} = {call.result.strip()}" for call in found]
