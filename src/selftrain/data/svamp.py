@@ -13,9 +13,10 @@ from selftrain.config import DataSpec
 from selftrain.data.base import LoadedSet, join_question, number_text, rows_digest, source
 from selftrain.data.formula import FormulaError, rationale
 from selftrain.data.hub import hub_rows, splits_of
-from selftrain.data.reading import Row, file_digest, open_path, read_rows
+from selftrain.data.reading import Row, open_path, read_rows
 from selftrain.errors import DataError
 from selftrain.records import Problem
+from selftrain.rundir import file_digest
 
 HUB_NAME = "ChilleD/SVAMP"
 

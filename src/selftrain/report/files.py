@@ -18,6 +18,7 @@ import yaml
 
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError, RunError
+from selftrain.judged import COMPLETIONS
 from selftrain.recipe import config_from
 from selftrain.records import Completion, Example, Pair, Problem, read_jsonl
 from selftrain.rundir import MANIFEST, read_json
@@ -95,7 +96,7 @@ class RunFiles:
 
     def completions(self, stage: str) -> list[Completion] | None:
         """The judged completions of a finished sample or evaluation stage, else None."""
-        path = self.folder / stage / "completions.jsonl"
+        path = self.folder / stage / COMPLETIONS
         return read_jsonl(path, Completion) if self.is_done(stage) and path.is_file() else None
 
     def evaluation(self, stage: str) -> list[Completion] | None:

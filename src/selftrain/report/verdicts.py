@@ -10,10 +10,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from selftrain.judged import COMPLETIONS
 from selftrain.records import Completion, Verdict, iter_jsonl
 from selftrain.report.files import RunFiles
-
-COMPLETIONS = "completions.jsonl"
 
 
 def write_verdicts(folder: Path, target: Path) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from selftrain.report.collect import collect
 from selftrain.report.files import RunFiles
 from selftrain.report.html import page, page_extras
-from selftrain.rundir import write_json
+from selftrain.rundir import write_json, write_whole
 
 RESULTS, PAGE = "results.json", "report.html"
 
@@ -24,14 +23,5 @@ def write_report(folder: Path) -> dict[str, Any]:
     run = RunFiles(folder)
     results = collect(run)
     write_json(folder / RESULTS, results)
-    _write_text(folder / PAGE, page(results, page_extras(run, results)))
+    write_whole(folder / PAGE, page(results, page_extras(run, results)).encode("utf-8", errors="replace"))
     return results
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as out:
-        out.write(text.encode("utf-8", errors="replace"))
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(temporary, path)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+from selftrain.judged import COMPLETIONS
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
 from selftrain.records import Completion, Problem, write_jsonl
@@ -21,7 +22,6 @@ from selftrain.sampling.units import collect
 from selftrain.seeding import SeedPart, derive_seed
 from selftrain.verify.numeric import judge
 
-COMPLETIONS = "completions.jsonl"
 LABEL_TOLERANCE = Fraction(0)  # paper's code: labels need exact equality
 EVALUATION_TOLERANCE = Fraction(1, 10_000)  # paper's code: evaluation
 

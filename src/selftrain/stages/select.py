@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from selftrain.config import RunConfig
@@ -13,6 +13,7 @@ from selftrain.progress import Progress
 from selftrain.prompts import Codec
 from selftrain.records import Completion, Example, Problem, read_jsonl, write_jsonl
 from selftrain.rundir import Figures
+from selftrain.similarity import Gold
 
 EXAMPLES = "examples.jsonl"
 
@@ -31,13 +32,14 @@ def run_select(
     """Write examples.jsonl: first the gold ones, then the pool's (stored token ids, never re-tokenised text)."""
     progress.begin(stage)
     samples = by_problem(pool, questions)
+    golds = {problem.id: gold_of(problem, codec) for problem in questions}
     chosen, account = select_labels(
-        {problem.id: (gold_of(problem, codec), samples[problem.id]) for problem in questions},
+        {problem.id: (golds[problem.id], samples[problem.id]) for problem in questions},
         config.labels,
         codec.eos_id,
     )
     prompts = {problem.id: codec.prompt(problem.question) for problem in questions}
-    gold = list(_gold_examples(labelled, codec, prompts))
+    gold = list(_gold_examples(labelled, golds, prompts))
     pseudo = [_example(completion, prompts[problem_id]) for problem_id, completion in chosen]
     longest = config.training.max_target_tokens
     kept = [example for example in (*gold, *pseudo) if len(example.target_ids) <= longest]
@@ -58,9 +60,11 @@ def read_examples(folder: Path) -> list[Example]:
     return read_jsonl(folder / EXAMPLES, Example)
 
 
-def _gold_examples(labelled: Sequence[Problem], codec: Codec, prompts: dict[str, tuple[int, ...]]) -> Iterator[Example]:
+def _gold_examples(
+    labelled: Sequence[Problem], golds: Mapping[str, Gold | None], prompts: Mapping[str, tuple[int, ...]]
+) -> Iterator[Example]:
     for problem in labelled:
-        gold = gold_of(problem, codec)
+        gold = golds[problem.id]
         if gold is not None:
             yield Example(problem.id, prompts[problem.id], gold[0], "gold")
 

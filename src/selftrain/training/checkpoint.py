@@ -12,7 +12,6 @@ used. Only the newest checkpoint stays. No random state is kept: every step seed
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from selftrain.errors import RunError
+from selftrain.rundir import file_digest
 
 Files = Mapping[str, Mapping[str, Tensor]]
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -87,7 +87,7 @@ def write_sealed(target: Path, digest: str, counters: Mapping[str, Any], files: 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
     _fsync(path)
-    return _file_digest(path)
+    return file_digest(path)
 
 
 def _write_seal(path: Path, seal: dict[str, Any]) -> None:
@@ -102,7 +102,7 @@ def read_sealed(folder: Path, digest: str) -> tuple[Sealed | None, str]:
         if seal["digest"] != digest:
             return None, "it belongs to other data, settings or start weights"
         for name, expected in seal["files"].items():
-            if _file_digest(folder / f"{name}.safetensors") != expected:
+            if file_digest(folder / f"{name}.safetensors") != expected:
                 return None, f"{name}.safetensors is not what was written"
         tensors = {name: load_file(folder / f"{name}.safetensors") for name in seal["files"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
@@ -138,11 +138,6 @@ def restore_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, files: 
 def trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Names and parameters that take gradients, tied ones once."""
     return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _fsync(path: Path) -> None:

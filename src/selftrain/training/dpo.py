@@ -98,7 +98,8 @@ class DPOObjective:
         sizes = [len(question.pairs) for question in questions]
         batches = group_batches(sizes, config.batch_size, config.max_epochs, config.max_steps, seed)
         used = sorted({item for batch in batches for item in batch})
-        batches = [[used.index(item) for item in batch] for batch in batches]
+        place = {item: index for index, item in enumerate(used)}
+        batches = [[place[item] for item in batch] for batch in batches]
         questions = [questions[item] for item in used]
         self.questions, self.config, self.seed, self.pad_id = questions, config, seed, pad_id
         shapes = [ItemShape.of(len(q.prompt_ids), [len(ids) for ids in q.completions]) for q in questions]
