@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1] / "src" / "selftrain"
 # From the top down. A new module or package of `selftrain` must be given a layer here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "cli"),
-    ("api", "doctor", "evaluate", "terminal", "use"),
+    ("api", "doctor", "evaluate", "samplefile", "samplejob", "sampletable", "terminal", "use"),
     ("runner",),
     ("loop",),
     ("workbench",),
@@ -26,8 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report", "sampling", "training"),
     ("models",),
     (
-        "calculator", "card", "data", "judged", "labelling", "model_hub", "pairing", "pool", "prompts", "recipe",
-        "rundir", "similarity", "smollm2", "toy", "verify", "weights",
+        "calculator", "card", "data", "judged", "labelling", "model_hub", "outfile", "pairing", "pool", "prompts",
+        "recipe", "rundir", "similarity", "smollm2", "toy", "verify", "weights",
     ),
     ("config", "cost", "errors", "hardware", "metrics", "progress", "records", "seeding"),
 )  # fmt: skip

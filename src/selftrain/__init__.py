@@ -2,6 +2,7 @@
 
     import selftrain
     results = selftrain.run("quickstart")             # a recipe's name, a YAML file, or a RunConfig
+    selftrain.sample("runs/quickstart/model", "my.jsonl", "samples.jsonl", samples=8)
 
 The method is DPO-augmented self-training (Wang, Li, Lu; ACL 2024). Importing this package loads no torch.
 """
@@ -11,12 +12,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["RunConfig", "__version__", "load_config", "run"]
+__all__ = ["RunConfig", "__version__", "load_config", "run", "sample"]
 
 if TYPE_CHECKING:
     from selftrain.api import run
     from selftrain.config import RunConfig
     from selftrain.recipe import load_config
+    from selftrain.samplefile import sample
 
 
 def __getattr__(name: str) -> Any:
@@ -33,4 +35,8 @@ def __getattr__(name: str) -> Any:
         from selftrain.api import run
 
         return run
+    if name == "sample":
+        from selftrain.samplefile import sample
+
+        return sample
     raise AttributeError(f"module 'selftrain' has no attribute {name!r}")

@@ -88,6 +88,58 @@ def evaluate(
 
 
 @app.command()
+def sample(
+    model: Annotated[str, typer.Argument(help="A delivered model's folder, a hub name, or smollm2-135m.")],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            help="A source (asdiv, svamp, ...), SOURCE=PATH, or a file of questions (JSONL, JSON, CSV), with answers "
+            "or without. Give it again for more sets."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The JSONL file to make: whole or not there. Run again to go on.")],
+    samples: Annotated[int, typer.Option("--samples", "-k", help="Completions a problem.")] = 8,
+    temperature: Annotated[
+        float, typer.Option(help="Softmax temperature: higher gives more different completions; 0 is greedy (-k 1).")
+    ] = 0.7,
+    top_k: Annotated[int, typer.Option(help="Draw from the K best tokens only; 0 is off.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Draw from the best tokens that hold this mass; 1 is off.")] = 1.0,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens of a completion; default: as the model was trained, else 300.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed gives other completions; the same seed the same.")] = 0,
+    slots: Annotated[
+        int,
+        typer.Option(help="Rows decoded at once: more is faster while memory lasts, and a shard is 8 times as many."),
+    ] = 128,
+    take: Annotated[int | None, typer.Option(help="Only this many problems of each set.")] = None,
+    calculator: Annotated[bool, typer.Option(help="Compute <<...>> annotations while decoding.")] = True,
+    backend: Annotated[
+        str, typer.Option(help="What draws: engine (ours), or vllm (its extra; large models on GPUs).")
+    ] = "engine",
+) -> None:
+    """Sample K completions of every problem into a JSONL file, with verdicts where there are answers.
+
+    Examples:
+
+      selftrain sample runs/quickstart/model --data svamp=SVAMP.json -k 8 --out samples.jsonl
+
+      selftrain sample smollm2-135m --data questions.jsonl -k 1 --temperature 0 --out greedy.jsonl
+
+    Stop it whenever you like: the same command goes on where it stopped, and gives the same file.
+    """
+    from selftrain.samplefile import sample as sample_into
+    from selftrain.terminal import make_progress
+
+    done = sample_into(
+        model, data, out, samples=samples, temperature=temperature, top_k=top_k, top_p=top_p,
+        max_new_tokens=max_new_tokens, seed=seed, slots=slots, take=take, calculator=calculator, backend=backend,
+        progress=make_progress(),
+    )  # fmt: skip
+    print(done.table())
+
+
+@app.command()
 def report(
     run_folder: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
     markdown: Annotated[Path | None, typer.Option(help="Write the tables there too, as a Markdown page.")] = None,

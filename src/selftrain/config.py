@@ -149,7 +149,11 @@ class SamplingConfig(Section):
     )
     calculator: bool = Field(True, description="compute annotations while decoding (paper)")
     shard_questions: int = Field(256, ge=1, description="questions a shard: the unit of resume (ours)")
-    slots: int = Field(128, ge=1, description="rows decoded at once (ours; fixed, so that results repeat)")
+    slots: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="rows decoded at once; auto: 128, on a GPU what its free memory holds (ours)"
+    )
+    backend: Literal["engine", "vllm"] = Field("engine", description="vllm: large models on GPUs; extra vllm (ours)")
+    vllm: dict[str, Any] = Field(default_factory=dict, description="further arguments of vLLM's LLM, by name")
 
 
 class OptimizerConfig(Section):

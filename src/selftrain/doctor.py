@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from selftrain import __version__, hardware, model_hub, weights
+from selftrain.sampling import vllm_support
 
 NEEDED_DISK_GB = 5.0  # packages and weights are there: what a quickstart run and its checkpoints take, with room
 NEEDED_MEMORY_GB = 8.0
@@ -28,7 +29,6 @@ _OPTIONAL = {
     "reasoning-gym": ("gym", "the quickstart's problems"),
     "datasets": ("hub", "data sets of the hub"),
     "peft": (None, "adapters; not used yet"),
-    "vllm": (None, "sampling of large models on GPUs; not used yet"),
 }
 
 
@@ -52,7 +52,7 @@ def collect(data_dir: Path | None = None, *, offline: bool = False) -> list[Chec
     checks: list[Callable[[], Check]] = [_python, _selftrain, _torch, _transformers, _device, _cpu, _memory, _disk]
     found = [check() for check in checks]
     found += [_extra(package, extra, purpose) for package, (extra, purpose) in _OPTIONAL.items()]
-    found += [_weights(), _hub(offline)]
+    found += [_vllm(), _weights(), _hub(offline)]
     return found if data_dir is None else [*found, _data(data_dir)]
 
 
@@ -130,6 +130,15 @@ def _extra(package: str, extra: str | None, purpose: str) -> Check:
     if extra == "gym" and not any(shutil.which(compiler) for compiler in ("cc", "gcc", "clang")):
         hint += "   (needs a C compiler and Python's headers; no compiler is on this machine's path)"
     return Check(package, None, f"not installed; for {purpose}", hint)
+
+
+def _vllm() -> Check:
+    found = vllm_support.installed()
+    if found is None:
+        return Check("vllm", None, "not installed; for sampling.backend: vllm", vllm_support.INSTALL)
+    is_known = vllm_support.is_known(found[1])
+    detail = " ".join(found) + (", for sampling.backend: vllm" if is_known else " is not a version that is known here")
+    return Check("vllm", is_known or None, detail, None if is_known else vllm_support.INSTALL)
 
 
 def _weights() -> Check:

@@ -10,6 +10,7 @@ All sets are read and checked before the model is loaded, which is when torch is
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,8 +105,13 @@ def parse_spec(text: str) -> DataSpec:
     if equals and name.partition(":")[0] in SOURCES:
         return DataSpec(source=name, path=path, rationales=False)
     if text.partition(":")[0] not in SOURCES and (text.endswith(FILE_SUFFIXES) or "/" in text):
-        return DataSpec(source="file", name=Path(text).stem, path=text, rationales=False)
+        return DataSpec(source="file", name=_set_name(text), path=text, rationales=False)
     return DataSpec(source=text, rationales=False)
+
+
+def _set_name(path: str) -> str:
+    """A set's name from its file's: letters, digits, '.', '_' and '-'."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).stem).strip("-._") or "file"
 
 
 def _check_answers(text: str, problems: Sequence[Problem]) -> None:

@@ -17,6 +17,7 @@ Device = Literal["cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16"]
 
 _CPUINFO = Path("/proc/cpuinfo")
+_MEMINFO = Path("/proc/meminfo")
 # x86: AVX-512 or AMX dot products in bf16; Arm: the BF16 extension.
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
@@ -74,6 +75,17 @@ def total_memory_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def available_memory_bytes() -> int | None:
+    """Main memory that a new allocation can have, in bytes: on Linux what the kernel says, elsewhere all there is."""
+    try:
+        for line in _MEMINFO.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return total_memory_bytes()
 
 
 def free_disk_bytes(path: Path) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,12 +198,15 @@ def _padded(sequences: Sequence[Ids], pad_id: int, device: torch.device) -> tupl
     return ids.to(device), mask.to(device)
 
 
-def head_logits(module: nn.Module, hidden: Tensor) -> Tensor:
-    """Logits [N, V] of hidden states [N, D]: the head, with T5's scaling and Gemma's soft cap where configured."""
+def head_logits(module: nn.Module, hidden: Tensor, product: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Logits [N, V] of hidden states [N, D]: the head, with T5's scaling and Gemma's soft cap where configured.
+
+    `product` stands for the head's own matrix product, where a caller has a faster one.
+    """
     config: Any = module.config
     if getattr(config, "scale_decoder_outputs", False):
         hidden = hidden * (config.d_model**-0.5)
-    logits: Tensor = module.get_output_embeddings()(hidden)  # type: ignore[operator]
+    logits: Tensor = (product or module.get_output_embeddings())(hidden)  # type: ignore[operator]
     cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
 

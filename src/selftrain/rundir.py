@@ -97,7 +97,7 @@ class RunDir:
             RunError: another process works in it, or it holds a different run (the differing keys are named).
         """
         path.mkdir(parents=True, exist_ok=True)
-        lock = _take_lock(path)
+        lock = take_lock(path)
         try:
             _check_identity(path, config)
         except RunError:
@@ -202,7 +202,12 @@ def _own_files(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _take_lock(path: Path) -> int:
+def take_lock(path: Path) -> int:
+    """Hold a folder for this process; the open lock file's descriptor.
+
+    Raises:
+        RunError: another process holds it.
+    """
     lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

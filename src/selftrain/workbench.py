@@ -6,9 +6,11 @@ the digest of its inputs (the digests of earlier stages or weights) and of the s
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from selftrain.config import RunConfig
@@ -18,9 +20,11 @@ from selftrain.modelstore import ModelRef, ModelStore
 from selftrain.progress import Progress
 from selftrain.prompts import Codec, chat_prompt
 from selftrain.records import Completion, Pair, Problem, read_jsonl
-from selftrain.rundir import RunDir, StageResult, Work
+from selftrain.rundir import Figures, RunDir, StageResult, Work
 from selftrain.sampling.base import Sampler, SamplingParams
 from selftrain.sampling.engine import Engine
+from selftrain.sampling.vllm_sampler import run_sampler
+from selftrain.sampling.vllm_support import check_backend, check_model
 from selftrain.seeding import derive_seed
 from selftrain.stages.data import load_sets, run_data
 from selftrain.stages.pair import PAIRS, run_pair
@@ -37,6 +41,7 @@ class Workbench:
     def __init__(self, config: RunConfig, rundir: RunDir, progress: Progress) -> None:
         self.config, self.rundir, self.progress = config, rundir, progress
         self.models = ModelStore(config, rundir, progress)
+        check_backend(config.sampling)
 
     def prepare(self) -> None:
         """Weights, codec, and the sets of problems."""
@@ -49,6 +54,7 @@ class Workbench:
         self.codec = Codec.build(
             load_tokenizer(self.base.path, trust), self.config.prompt, config_is_encoder_decoder(self.base.path, trust)
         )
+        check_model(self.config.sampling, self.config.model, self.codec)
         self.progress.say(
             f"{self.config.name}: {self.config.method} with {self.config.model}, {self.models.device}, "
             f"{self.models.precision}; run folder {self.rundir.path}"
@@ -251,6 +257,15 @@ class Workbench:
             tolerance, name, model.digest,
         )  # fmt: skip
         is_base = model.stage == "base"
+
+        def work(folder: Path) -> Figures:
+            with contextlib.ExitStack() as opened:  # a sampler's memory is given back when its stage ends
+                return run_sample(
+                    folder, problems, plan, codec=self.codec,
+                    prompt=(self._base_prompt if is_base else lambda problem: self.codec.prompt(problem.question)),
+                    open_sampler=lambda: self._open_sampler(model, plan, opened), progress=self.progress,
+                )  # fmt: skip
+
         return self._stage(
             name,
             inputs={"model": model.digest, "data": self.data_digest},
@@ -259,25 +274,27 @@ class Workbench:
                 "tolerance": str(tolerance),
                 "slots": sampling.slots,
                 "rows": len(problems),
+                **({} if sampling.backend == "engine" else {"backend": sampling.backend, "vllm": sampling.vllm}),
             },
-            work=lambda folder: run_sample(
-                folder,
-                problems,
-                plan,
-                codec=self.codec,
-                prompt=(self._base_prompt if is_base else lambda problem: self.codec.prompt(problem.question)),
-                open_sampler=lambda: self._open_sampler(model),
-                progress=self.progress,
-            ),
+            work=work,
         )
 
     def _base_prompt(self, problem: Problem) -> tuple[int, ...]:
         """The base model is asked through its own chat template where it has one."""
         return chat_prompt(self.codec.tokenizer, problem.question) or self.codec.prompt(problem.question)
 
-    def _open_sampler(self, model: ModelRef) -> Sampler:
-        loaded = self.models.open_to_sample(model)
-        return Engine(loaded, num_slots=self.config.sampling.slots, style=self.codec.style, tables=self.codec.tables)
+    def _open_sampler(self, model: ModelRef, plan: SamplePlan, opened: contextlib.ExitStack) -> Sampler:
+        if self.config.sampling.backend == "vllm":
+            self.models.restore(model)
+            tokens, log = plan.max_prompt_tokens + plan.params.max_new_tokens, self.rundir.path / "vllm.log"
+            sampler = run_sampler(
+                self.config, model.path, self.codec.style, self.models.precision, tokens, log, self.progress.say
+            )
+            return opened.enter_context(sampler)
+        return Engine(
+            self.models.open_to_sample(model), num_slots=self.config.sampling.slots, style=self.codec.style,
+            tables=self.codec.tables, say=self.progress.say,
+        )  # fmt: skip
 
     def _stage(self, name: str, *, inputs: dict[str, str], settings: dict[str, Any], work: Work) -> StageResult:
         result = self.rundir.stage(name, inputs=inputs, settings=settings, work=work)

@@ -66,6 +66,18 @@ def test_rationales_that_end_in_another_answer_are_skipped_and_counted(tmp_path:
     assert loaded.skipped == {"rationale ends in another answer": 1}
 
 
+def test_rows_without_answers_where_they_are_allowed(tmp_path: Path) -> None:
+    rows = [{"question": "q?", "answer": 5}, {"question": "r?"}, {"question": "s?", "answer": " ", "solution": "1+1=2"}]
+    found = load(spec(tmp_path, rows, params={"unanswered": True})).problems
+    assert found == [Problem("my/1", "q?", "5"), Problem("my/2", "r?"), Problem("my/3", "s?")]
+    alone = load(spec(tmp_path, [{"prompt": "q?"}], params={"unanswered": True})).problems
+    assert alone == [Problem("my/1", "q?")]
+    with pytest.raises(DataError, match="no column for 'answer'"):
+        load(spec(tmp_path, [{"prompt": "q?"}], params={"unanswered": False}))
+    with pytest.raises(DataError, match=r"params.unanswered: expected true or false, got 1"):
+        load(spec(tmp_path, rows, params={"unanswered": 1}))
+
+
 def test_csv_and_json_list(tmp_path: Path) -> None:
     expected = [Problem("my/2", "a, b?", "3"), Problem("my/3", "c?", "4")]
     assert load(spec(tmp_path, 'question,answer\n"a, b?",3\nc?,4\n', "my.csv")).problems == expected

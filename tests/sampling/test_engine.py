@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from selftrain.config import PromptConfig
 from selftrain.data.arithmetic import problems
+from selftrain.errors import ConfigError
 from selftrain.models import LanguageModel, is_encoder_decoder, load_model
 from selftrain.prompts import Codec
 from selftrain.sampling.base import Generated, Request, SamplingParams
+from selftrain.sampling.bodies import Body
+from selftrain.sampling.cache import Batch
 from selftrain.sampling.engine import Engine
+from selftrain.sampling.paths import MIN_SLOTS, Shape
+from selftrain.sampling.t5_body import T5Body
 from selftrain.seeding import derive_seed
 from selftrain.toy import make_toy
 
@@ -102,10 +109,10 @@ class Scripted:
                 self.cursor[slot] = 0
         return torch.stack([self.logits(targets[0]) for targets in slots]), [len(p) for p in prompts]
 
-    def step(self, num_rows: int, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        for slot in range(num_rows):
-            self.cursor[slot] = int(positions[slot]) - self.prompt + 1
-        return torch.stack([self.logits(slot) for slot in range(num_rows)])
+    def step(self, batch: Batch) -> torch.Tensor:
+        for slot in range(batch.num_rows):
+            self.cursor[slot] = int(batch.positions[slot]) - self.prompt + 1
+        return torch.stack([self.logits(slot) for slot in range(batch.num_rows)])
 
     def move(self, sources: list[int], targets: list[int]) -> None:
         for source, target in zip(sources, targets, strict=True):
@@ -121,7 +128,7 @@ def test_a_model_that_writes_a_wrong_product_is_forced_to_the_right_one(
     engine = engine_for(toy, codec, slots=2)
     request = requests_for(codec, 1)[0]
     body = Scripted(script, len(toy.tokenizer), len(request.prompt_ids))
-    monkeypatch.setattr(engine, "body", lambda requests, params: body)
+    monkeypatch.setattr(engine, "body", lambda shape: body)
     params = SamplingParams(temperature, 0, 1.0, 24, calculator=True)
     output: Generated = engine.generate([request], params)[0]
     assert output.calls == 1
@@ -144,8 +151,8 @@ def test_prompts_of_one_question_are_computed_once(
     seen: list[int] = []
     make = engine.body
 
-    def counted(requests: list[Request], params: SamplingParams) -> object:
-        body = make(requests, params)
+    def counted(shape: Shape) -> object:
+        body = make(shape)
         prefill = body.prefill
         monkeypatch.setattr(
             body, "prefill", lambda prompts, slots: (seen.append(len(prompts)), prefill(prompts, slots))[1]
@@ -155,6 +162,60 @@ def test_prompts_of_one_question_are_computed_once(
     monkeypatch.setattr(engine, "body", counted)
     engine.generate(requests_for(codec, 3, samples=4), SAMPLED)
     assert sum(seen) == 3
+
+
+def test_out_of_memory_halves_the_slots_keeps_what_is_finished_and_says_so(
+    toy: LanguageModel, codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = requests_for(codec, 40)
+    expected = engine_for(toy, codec, slots=8).generate(requests, SAMPLED)
+    said: list[str] = []
+    engine = Engine(toy, num_slots=32, style=codec.style, tables=codec.tables, say=said.append)
+    make, heard = engine.body, []
+
+    def small(shape: Shape) -> Body:
+        body = make(shape)
+        step, steps = body.step, iter(range(1000))
+
+        def failing(batch: Batch, **asked: Any) -> torch.Tensor:
+            if shape.num_slots > MIN_SLOTS and next(steps) == 12:
+                raise torch.OutOfMemoryError
+            return step(batch, **asked)
+
+        monkeypatch.setattr(body, "step", failing)
+        return body
+
+    monkeypatch.setattr(engine, "body", small)
+    assert engine.generate(requests, SAMPLED, heard.append) == expected
+    assert len(heard) == len(requests), "a finished completion is heard of once"
+    assert engine.num_slots == MIN_SLOTS and len(said) == 2 and "with 16 slots" in said[0]
+
+
+def test_more_positions_than_the_model_has_are_refused(toy: LanguageModel, codec: Codec) -> None:
+    if is_encoder_decoder(toy.module):
+        pytest.skip("T5 knows no bound of positions")
+    with pytest.raises(ConfigError, match="256 positions"):
+        engine_for(toy, codec, slots=2).generate(
+            requests_for(codec, 2), dataclasses.replace(GREEDY, max_new_tokens=250)
+        )
+
+
+def test_storage_that_memory_cannot_hold_is_refused_before_any_work(
+    toy: LanguageModel, codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, requests = engine_for(toy, codec, slots=4), requests_for(codec, 2)
+    needed = engine.storage_bytes(requests, GREEDY)
+    monkeypatch.setattr("selftrain.sampling.paths.available_memory_bytes", lambda: needed - 1)
+    with pytest.raises(ConfigError, match="key/value storage"):
+        engine.generate(requests, GREEDY)
+
+
+def test_stated_storage_is_what_is_allocated(toy: LanguageModel, codec: Codec) -> None:
+    engine, requests = engine_for(toy, codec, slots=4), requests_for(codec, 6)
+    body = engine.body(engine.shape(requests, GREEDY))
+    caches = [body.own, body.cross] if isinstance(body, T5Body) else [body.cache]  # type: ignore[attr-defined]
+    allocated = sum(tensor.nbytes for cache in caches for tensor in (*cache.keys, *cache.values))
+    assert engine.storage_bytes(requests, GREEDY) == allocated
 
 
 def test_no_request_no_work(toy: LanguageModel, codec: Codec, tmp_path: Path) -> None:

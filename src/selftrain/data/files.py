@@ -5,7 +5,8 @@
 Our fields are question, answer, rationale, id and group; a column that is not mapped is looked for under its
 usual names (`USUAL_NAMES`). An answer that holds `####`, as GSM8K's, is split into rationale and answer.
 A rationale without annotations gets them where its plain equations are right (`params: {annotate: false}` leaves
-it as it is). Ids are "FILE/ID", or "FILE/LINE" without an id column. Rows without an answer are refused.
+it as it is). Ids are "FILE/ID", or "FILE/LINE" without an id column. Rows without an answer are refused, or with
+`params: {unanswered: true}` taken as questions alone, for work that needs no answers (sampling).
 """
 
 from __future__ import annotations
@@ -38,22 +39,20 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
 Columns = Mapping[str, str]
 
 
-@source("file", params=["annotate"], takes_fields=True)
+@source("file", params=["annotate", "unanswered"], takes_fields=True)
 def load_file(spec: DataSpec, offline: bool) -> LoadedSet:
     """Every row of the file; those whose rationale ends in another answer than theirs are skipped and counted."""
     if spec.path is None:
         raise DataError(f"{spec.label}: source file needs a path.", "Write path: my.jsonl.")
-    annotate = spec.params.get("annotate", True)
-    if not isinstance(annotate, bool):
-        raise DataError(f"{spec.label}: params.annotate: expected true or false, got {annotate!r}.")
+    annotate, unanswered = _flag(spec, "annotate", True), _flag(spec, "unanswered", False)
     path = open_path(spec.path, "a file of rows with questions and answers")
     rows = read_rows(path)
-    columns = find_columns(spec.fields, _names(rows), path)
+    columns = find_columns(spec.fields, _names(rows), path, unanswered=unanswered)
     problems: list[Problem] = []
     skipped: collections.Counter[str] = collections.Counter()
     lines: dict[str, str] = {}
     for row in rows:
-        made = _problem(row, columns, path.stem, annotate)
+        made = _problem(row, columns, path.stem, annotate, unanswered)
         if made is None:
             skipped[OTHER_ANSWER] += 1
             continue
@@ -66,11 +65,21 @@ def load_file(spec: DataSpec, offline: bool) -> LoadedSet:
     return LoadedSet(problems, dict(skipped), [f"columns {dict(columns)}"], file_digest(path))
 
 
-def find_columns(fields: Mapping[str, str], names: Iterable[str], path: Path) -> dict[str, str]:
+def _flag(spec: DataSpec, name: str, default: bool) -> bool:
+    value = spec.params.get(name, default)
+    if not isinstance(value, bool):
+        raise DataError(f"{spec.label}: params.{name}: expected true or false, got {value!r}.")
+    return value
+
+
+def find_columns(
+    fields: Mapping[str, str], names: Iterable[str], path: Path, *, unanswered: bool = False
+) -> dict[str, str]:
     """Which column each of our fields is read from: as mapped, else by its usual names (case does not matter).
 
     Raises:
-        DataError: a mapping of an unknown field or to a column that is not there, or no question or answer.
+        DataError: a mapping of an unknown field or to a column that is not there, no question, or (unless
+            `unanswered`) no answer.
     """
     found = list(names)
     by_case = {name.lower(): name for name in reversed(found)}
@@ -90,7 +99,7 @@ def find_columns(fields: Mapping[str, str], names: Iterable[str], path: Path) ->
         match = next((by_case[name] for name in usual if name in by_case), None)
         if match is not None and match not in columns.values():
             columns.setdefault(ours, match)
-    for ours in ("question", "answer"):
+    for ours in ("question",) if unanswered else ("question", "answer"):
         if ours not in columns and not (ours == "answer" and "rationale" in columns):
             raise DataError(
                 f"{path}: no column for {ours!r} was found; columns found: {shown}.",
@@ -104,8 +113,8 @@ def _names(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row.values))
 
 
-def _problem(row: Row, columns: Columns, stem: str, annotate: bool) -> Problem | None:
-    """The row's problem; None where its rationale ends in another answer."""
+def _problem(row: Row, columns: Columns, stem: str, annotate: bool, unanswered: bool) -> Problem | None:
+    """The row's problem, without answer and rationale where it has none and may; None where they contradict."""
     stated, steps = _value(row, columns, "answer"), _value(row, columns, "rationale")
     if stated is not None and MARK in stated:
         head, _, stated = stated.rpartition(MARK)
@@ -115,13 +124,13 @@ def _problem(row: Row, columns: Columns, stem: str, annotate: bool) -> Problem |
         stated = stated or last
         if _cleaned(last) != _cleaned(stated):
             return None
-    if not stated or not stated.strip():
+    answer = _cleaned(stated) if stated and stated.strip() else None
+    if answer is None and not unanswered:
         raise DataError(
             f"{row.where}: expected an answer in {columns.get('answer', columns.get('rationale'))!r}, got none.",
             "Every row needs an answer that can be checked.",
         )
-    answer = _cleaned(stated)
-    rationale = with_answer(_annotated(steps, annotate), answer) if steps and steps.strip() else None
+    rationale = with_answer(_annotated(steps, annotate), answer) if answer and steps and steps.strip() else None
     identity = _value(row, columns, "id") or row.key
     return Problem(
         f"{stem}/{identity}", row.text(columns["question"]), answer, rationale, _value(row, columns, "group")

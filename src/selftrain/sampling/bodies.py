@@ -1,11 +1,10 @@
-"""The forwards that the decode loop drives: static key/value storage with one slot a row.
+"""The forwards that the decode loop drives.
 
-A body offers `prefill` (prompts into slots, first logits) and `step` (one token a slot). Rows start at
-position 0 and have lengths of their own, so a slot is refilled without moving its neighbours.
+A body offers `prefill` (prompts into slots, first logits) and `step` (each slot's new tokens through the model).
 
-    CausalBody   any decoder-only model: the transformers forward over our slot cache
-
-`t5_body.T5Body` is the encoder-decoder one.
+    llama_body.LlamaBody   Llama-type models: fused projections, nothing padded
+    t5_body.T5Body         encoder-decoder models of the T5 kind
+    CausalBody             any other decoder-only model: its own transformers forward over our storage
 """
 
 from __future__ import annotations
@@ -18,22 +17,23 @@ import torch
 from torch import Tensor, nn
 
 from selftrain.models import head_logits
+from selftrain.sampling.cache import Batch, SlotCache
 
-KV_ROUND = 32  # attention reads storage up to the longest row, rounded up to this many tokens
 PREFILL_TOKENS = 4096  # padded prompt tokens forwarded at once
+Prompts = Sequence[Sequence[int]]
 
 
 class Body(Protocol):
     """One model's forwards over slots."""
 
-    def prefill(self, prompts: Sequence[Sequence[int]], slots: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
+    def prefill(self, prompts: Prompts, slots: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
         """Compute each prompt once and store it in all of its slots.
 
         Returns the logits [P, V] that follow each prompt, and how many positions each one occupies."""
         ...
 
-    def step(self, num_rows: int, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Logits [num_rows, V] after writing `tokens` at `positions` in slots 0 .. num_rows - 1."""
+    def step(self, batch: Batch) -> Tensor:
+        """Logits [R, V] after each slot's newest token."""
         ...
 
     def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
@@ -41,108 +41,75 @@ class Body(Protocol):
         ...
 
 
-class SlotCache:
-    """Key/value storage [slots, heads, length, width] a layer, in the shape of a transformers cache.
+def prompts_and_owners(
+    prompts: Prompts, slots: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """ids [P, T] filled with 0 on the right, lengths [P], and for each slot in use its prompt's number and itself."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts])
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    owners = torch.tensor([number for number, targets in enumerate(slots) for _ in targets])
+    flat = torch.tensor([slot for targets in slots for slot in targets])
+    return ids.to(device), lengths.to(device), owners.to(device), flat.to(device)
 
-    Before each forward the body sets `rows`, `positions` [R] and `visible`; `update` writes one new token
-    a row and returns views of the part that attention reads.
-    """
+
+class CausalBody:
+    """Decoder-only models through their own transformers forward, which sees a cache of its kind."""
 
     is_compileable = False
     is_sliding = (False,)
 
-    def __init__(self, num_slots: int, length: int, num_layers: int) -> None:
-        self.num_slots, self.length = num_slots, length
-        self.keys: list[Tensor | None] = [None] * num_layers
-        self.values: list[Tensor | None] = [None] * num_layers
-        self.rows = torch.arange(num_slots)
-        self.num_rows, self.visible = num_slots, length
-        self.positions = torch.zeros(num_slots, dtype=torch.long)
-
-    def storage(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The storage of a layer, made on first use in the dtype and shape of `like` [B, H, T, D]."""
-        keys, values = self.keys[layer], self.values[layer]
-        if keys is None or values is None:
-            shape = (self.num_slots, like.shape[1], self.length, like.shape[3])
-            keys, values = like.new_zeros(shape), like.new_zeros(shape)
-            self.keys[layer], self.values[layer] = keys, values
-            self.rows = self.rows.to(like.device)
-        return keys, values
-
-    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write key and value [R, H, 1, D] at each row's position; return what attention reads."""
-        keys, values = self.storage(layer_idx, key)
-        rows = self.rows[: self.num_rows]
-        keys[rows, :, self.positions] = key[:, :, 0]
-        values[rows, :, self.positions] = value[:, :, 0]
-        return keys[: self.num_rows, :, : self.visible], values[: self.num_rows, :, : self.visible]
-
-    def put(self, layer: int, keys: Tensor, values: Tensor, slots: Sequence[int]) -> None:
-        """Store one prompt's keys and values [H, T, D] in slots."""
-        all_keys, all_values = self.storage(layer, keys[None])
-        all_keys[list(slots), :, : keys.shape[1]] = keys
-        all_values[list(slots), :, : keys.shape[1]] = values
-
-    def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Copy whole slots."""
-        for storage in (*self.keys, *self.values):
-            if storage is not None:
-                storage[list(targets)] = storage[list(sources)]
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Part of the transformers interface; never read, since positions are given to each forward."""
-        return 0
-
-
-def rounded(length: int, limit: int) -> int:
-    """`length` rounded up to a multiple of `KV_ROUND`, at most `limit`."""
-    return min(-(-length // KV_ROUND) * KV_ROUND, limit)
-
-
-class CausalBody:
-    """Decoder-only models through their own transformers forward."""
-
     def __init__(self, module: nn.Module, num_slots: int, length: int) -> None:
-        config: Any = module.config
-        self.module = module
-        self.cache = SlotCache(num_slots, length, config.num_hidden_layers)
+        self.module, self.num_slots, self.length = module, num_slots, length
+        self.cache: SlotCache | None = None  # made at the first prefill, in the shape that the model writes
         known = inspect.signature(module.base_model.forward).parameters  # type: ignore[union-attr]
         self.cache_argument = "cache" if "cache" in known else "past_key_values"  # renamed in transformers 5.24
 
-    def prefill(self, prompts: Sequence[Sequence[int]], slots: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
+    def prefill(self, prompts: Prompts, slots: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
         """See `Body`. Prompts are filled up on the right; a causal model never looks there."""
         from transformers import DynamicCache
 
         module: Any = self.module
-        device = next(module.parameters()).device
-        width = max(len(prompt) for prompt in prompts)
-        ids = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts], device=device)
+        ids, lengths, owners, flat = prompts_and_owners(prompts, slots, next(module.parameters()).device)
         past: Any = DynamicCache(config=module.config)
         hidden = module.base_model(input_ids=ids, use_cache=True, **{self.cache_argument: past}).last_hidden_state
         for layer, stored in enumerate(past.layers):
-            for row, (prompt, targets) in enumerate(zip(prompts, slots, strict=True)):
-                self.cache.put(layer, stored.keys[row, :, : len(prompt)], stored.values[row, :, : len(prompt)], targets)
-        lengths = [len(prompt) for prompt in prompts]
-        last = hidden[torch.arange(len(prompts), device=device), torch.tensor(lengths, device=device) - 1]
-        return head_logits(module, last), lengths
+            self._storage(stored.keys, len(past.layers)).put(layer, stored.keys, stored.values, owners, flat)
+        last = hidden[torch.arange(len(prompts), device=ids.device), lengths - 1]
+        return head_logits(module, last), [len(prompt) for prompt in prompts]
 
-    def step(self, num_rows: int, tokens: Tensor, positions: Tensor) -> Tensor:
+    def step(self, batch: Batch) -> Tensor:
         """See `Body`."""
         module: Any = self.module
-        cache = self.cache
-        cache.num_rows, cache.positions = num_rows, positions
-        cache.visible = rounded(int(positions.max()) + 1, cache.length)
-        columns = torch.arange(cache.visible, device=positions.device)
-        mask = (columns[None, :] <= positions[:, None])[:, None, None, :]  # [R, 1, 1, visible]
+        if self.cache is None:
+            raise RuntimeError("a step before the first prefill")
+        self.cache.begin(batch)
         hidden = module.base_model(
-            input_ids=tokens[:, None],
-            position_ids=positions[:, None],
-            attention_mask=mask,
+            input_ids=batch.tokens[:, None],
+            position_ids=batch.positions[:, None],
+            attention_mask=self.cache.causal_mask()[:, None, None],  # [N, 1, 1, visible]
             use_cache=True,
-            **{self.cache_argument: cache},
+            **{self.cache_argument: self},
         ).last_hidden_state
-        return head_logits(module, hidden[:, 0])
+        return head_logits(module, hidden[: batch.num_rows, 0])
 
     def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """See `Body`."""
-        self.cache.move(sources, targets)
+        if self.cache is not None:
+            self.cache.move(sources, targets)
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """The transformers cache interface: store key and value [N, H, 1, D], return what attention reads."""
+        cache = self._storage(key, 0)
+        cache.write(layer_idx, key[:, :, 0], value[:, :, 0])
+        return cache.read(layer_idx)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Part of that interface; never read, since positions are given to each forward."""
+        return 0
+
+    def _storage(self, like: Tensor, num_layers: int) -> SlotCache:
+        if self.cache is None:
+            heads, width = like.shape[1], like.shape[3]
+            self.cache = SlotCache(self.num_slots, self.length, num_layers, heads, width, like.dtype, like.device)
+        return self.cache

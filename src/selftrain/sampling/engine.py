@@ -3,17 +3,19 @@
     engine = Engine(model, num_slots=128, style="angle")
     outputs = engine.generate(requests, SamplingParams(temperature=0.7, ...))
 
-Each step draws one token for every busy slot, except where the calculator has tokens queued for a row:
-those are written instead, and the model's own logits count again after them. The samples of one question
-share one prefill. When requests run out, the rows that are left move together and the batch halves.
-A tokeniser-independent automaton (`calculator.forcing`) decides what is forced, in O(1) a token.
+Each step sends every busy slot's new tokens through the model and draws one token for it. Where that token reaches
+the `=` of an annotation, the calculator's result follows at once, and the whole run goes in with the next
+step's forward. The samples of one question share one prefill. When requests run out, the rows that are left move
+together and the batch halves. The automaton (`calculator.forcing`) decides what is forced, in O(1) a token, and
+rows outside an annotation are not looked at one by one.
+
+Leaves out: beams, penalties, stop strings.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,201 +24,235 @@ from torch import Tensor
 
 from selftrain.calculator.annotation import Style
 from selftrain.calculator.forcing import Forcer, ForcingTables, build_tables
-from selftrain.models import LanguageModel, is_encoder_decoder, max_positions
+from selftrain.errors import ConfigError
+from selftrain.models import LanguageModel, max_positions
 from selftrain.sampling.base import Generated, OnFinished, Request, SamplingParams
-from selftrain.sampling.bodies import PREFILL_TOKENS, Body, CausalBody
+from selftrain.sampling.bodies import PREFILL_TOKENS, Body
+from selftrain.sampling.cache import Batch
 from selftrain.sampling.draw import pick_tokens
-from selftrain.sampling.t5_body import T5Body
+from selftrain.sampling.paths import MIN_SLOTS, Shape, auto_slots, check_memory, make_body
+from selftrain.sampling.slots import Ints, Slots
 from selftrain.seeding import uniforms
-
-MIN_ROWS = 8  # the batch is not halved below this
-
-
-@dataclasses.dataclass(slots=True)
-class Row:
-    """A busy slot."""
-
-    index: int  # of its request
-    request: Request
-    position: int  # where its next token is written
-    state: Any  # the calculator's automaton
-    token_ids: list[int] = dataclasses.field(default_factory=list)
-    queue: deque[int] = dataclasses.field(default_factory=deque)
-    forced: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
 
 class Engine:
-    """A `Sampler` for models that transformers loads: decoder-only, and encoder-decoder of the T5 kind."""
+    """A `Sampler` for models that transformers loads: decoder-only, and encoder-decoder of the T5 kind.
+
+    Args:
+        model: in evaluation mode; its projections are fused in place where it has a fast path.
+        num_slots: rows decoded at once, or "auto" (see `paths.auto_slots`); halved, and said, where a GPU's memory
+            does not hold them.
+        style: writing of annotations.
+        tables: of the tokenizer, where they are known already.
+        say: hears what a user should know.
+    """
 
     def __init__(
-        self, model: LanguageModel, *, num_slots: int, style: Style, tables: ForcingTables | None = None
+        self,
+        model: LanguageModel,
+        *,
+        num_slots: int | Literal["auto"],
+        style: Style,
+        tables: ForcingTables | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.model = model
         self.num_slots = num_slots
         self.tables = tables or build_tables(model.tokenizer, style)
         self.forcer = Forcer(self.tables)
+        self.say = say
 
     @torch.inference_mode()
     def generate(
         self, requests: Sequence[Request], params: SamplingParams, on_finished: OnFinished | None = None
     ) -> list[Generated]:
-        """See `base.Sampler`. Requests of one problem should be neighbours, so that they share their prefill."""
+        """See `base.Sampler`. Requests of one problem should be neighbours, so that they share their prefill.
+
+        Raises:
+            ConfigError: prompts and new tokens need more positions, or more memory, than there are.
+        """
         if not requests:
             return []
-        loop = _Loop(self, requests, params, on_finished)
-        loop.run()
-        return [loop.finished[index] for index in range(len(requests))]
+        finished: dict[int, Generated] = {}
+        while True:
+            waiting = deque((index, request) for index, request in enumerate(requests) if index not in finished)
+            shape = self.shape(requests, params)
+            try:
+                _Loop(self, shape, waiting, params, finished, on_finished).run()
+                break
+            except torch.OutOfMemoryError:
+                pass  # the rows in flight are freed with the exception
+            self._halve(shape.num_slots)
+        return [finished[index] for index in range(len(requests))]
 
-    def body(self, requests: Sequence[Request], params: SamplingParams) -> Body:
-        """Storage and forwards for these requests; the storage is allocated once."""
+    def shape(self, requests: Sequence[Request], params: SamplingParams) -> Shape:
+        """What these requests need.
+
+        Raises:
+            ConfigError: see `generate`.
+        """
         prompt = max(len(request.prompt_ids) for request in requests)
-        slots = min(self.num_slots, max(len(requests), 1))
-        if is_encoder_decoder(self.model.module):
-            return T5Body(self.model.module, slots, params.max_new_tokens + 1, prompt)
-        length = prompt + params.max_new_tokens
         limit = max_positions(self.model.module)
-        return CausalBody(self.model.module, slots, min(length, limit) if limit else length)
+        if limit is not None and prompt + params.max_new_tokens > limit:
+            raise ConfigError(
+                f"Expected prompt and completion to fit the model's {limit} positions, "
+                f"got a prompt of {prompt} tokens and {params.max_new_tokens} new ones.",
+                "Lower sampling.max_new_tokens or prompt.max_prompt_tokens.",
+            )
+        if self.num_slots == "auto":
+            self.num_slots = auto_slots(self.model.module, prompt, params.max_new_tokens)
+        return Shape(min(self.num_slots, len(requests)), prompt, params.max_new_tokens)
+
+    def storage_bytes(self, requests: Sequence[Request], params: SamplingParams) -> int:
+        """Bytes of key/value storage that `generate` would allocate for these requests."""
+        return self.shape(requests, params).storage_bytes(self.model.module)
+
+    def body(self, shape: Shape) -> Body:
+        """Storage and forwards of that shape; the storage is allocated once.
+
+        Raises:
+            ConfigError: it can't fit in memory.
+        """
+        check_memory(self.model.module, shape)
+        return make_body(self.model.module, shape)
+
+    def _halve(self, num_slots: int) -> None:
+        """Go on with half the slots."""
+        if num_slots <= MIN_SLOTS:
+            raise ConfigError(
+                f"The device's memory holds not even {num_slots} rows.",
+                "Lower sampling.max_new_tokens, or take a smaller model.",
+            )
+        self.num_slots = num_slots // 2
+        self.say(f"out of memory; going on with {self.num_slots} slots (set sampling.slots to start there)")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 class _Loop:
-    """One call of `generate`."""
+    """One pass over waiting requests."""
 
     def __init__(
-        self, engine: Engine, requests: Sequence[Request], params: SamplingParams, on_finished: OnFinished | None
+        self,
+        engine: Engine,
+        shape: Shape,
+        waiting: deque[tuple[int, Request]],
+        params: SamplingParams,
+        finished: dict[int, Generated],
+        on_finished: OnFinished | None,
     ) -> None:
         self.engine, self.params, self.on_finished = engine, params, on_finished
-        self.body = engine.body(requests, params)
+        self.waiting, self.finished = waiting, finished
+        self.slots = Slots(min(shape.num_slots, len(waiting)), params.max_new_tokens)
         self.device = engine.model.device
-        self.waiting = deque(enumerate(requests))
-        self.num_slots = min(engine.num_slots, len(requests))
-        self.rows: list[Row | None] = [None] * self.num_slots
-        self.finished: dict[int, Generated] = {}
+        self.body = engine.body(shape)
 
     def run(self) -> None:
         """Refill, step, and take tokens until every request is finished."""
         while True:
-            if self.waiting and self._num_free() >= self._refill_at():
+            if self.waiting and len(self.slots.idle) >= self._refill_at():
                 self._refill()
-            busy = [slot for slot, row in enumerate(self.rows) if row is not None]
-            if not busy:
+            if len(self.slots.busy):
                 if not self.waiting:
-                    return
-                continue
-            if not self.waiting:
-                busy = self._shrink(busy)
-            self._step(busy)
-
-    def _num_free(self) -> int:
-        return sum(row is None for row in self.rows)
+                    self._shrink()
+                self._step()
+            elif not self.waiting:
+                return
 
     def _refill_at(self) -> int:
-        """Free slots to wait for before a prefill, so that prompts are computed several at a time."""
-        return max(1, len(self.rows) // 16)
+        """Idle slots to wait for before a prefill, so that prompts are computed several at a time."""
+        return max(1, len(self.slots) // 16)
 
     def _refill(self) -> None:
-        """Give waiting requests to free slots, each distinct prompt computed once."""
-        free = [slot for slot, row in enumerate(self.rows) if row is None]
+        """Give waiting requests to idle slots, each distinct prompt computed once."""
         groups: dict[tuple[int, ...], list[tuple[int, int, Request]]] = {}
-        while free and self.waiting:
-            index, request = self.waiting.popleft()
-            groups.setdefault(request.prompt_ids, []).append((free.pop(0), index, request))
+        for slot in self.slots.idle.tolist():
+            if self.waiting:
+                index, request = self.waiting.popleft()
+                groups.setdefault(request.prompt_ids, []).append((slot, index, request))
         for chunk in _chunks(sorted(groups, key=len), PREFILL_TOKENS):
             logits, lengths = self.body.prefill(chunk, [[slot for slot, _, _ in groups[prompt]] for prompt in chunk])
             fresh, sources = [], []
             for number, (prompt, length) in enumerate(zip(chunk, lengths, strict=True)):
                 for slot, index, request in groups[prompt]:
-                    self.rows[slot] = Row(index, request, length, self.engine.forcer.start())
+                    self.slots.fill(
+                        slot, index, request.seed, length, self.params.max_new_tokens, self.engine.forcer.start()
+                    )
                     fresh.append(slot)
                     sources.append(number)
-            self._take(fresh, logits[torch.tensor(sources, device=logits.device)])
+            self._take(np.array(fresh), logits[torch.tensor(sources, device=logits.device)])
 
-    def _shrink(self, busy: list[int]) -> list[int]:
-        """Move the busy rows to the first half of the slots when they fit there."""
-        size = len(self.rows)
-        while size // 2 >= max(len(busy), MIN_ROWS):
+    def _shrink(self) -> None:
+        """Move the busy rows to the first half of the slots, or less, when they fit there."""
+        busy, size = self.slots.busy, len(self.slots)
+        while size // 2 >= max(len(busy), MIN_SLOTS):
             size //= 2
-        if size < len(self.rows):
-            homes = [slot for slot in range(size) if self.rows[slot] is None]
-            movers = [slot for slot in busy if slot >= size]
-            targets = homes[: len(movers)]
-            if movers:
-                self.body.move(movers, targets)
-            for source, target in zip(movers, targets, strict=True):
-                self.rows[target] = self.rows[source]
-            self.rows = self.rows[:size]
-        return [slot for slot, row in enumerate(self.rows) if row is not None]
+        if size == len(self.slots):
+            return
+        movers = busy[busy >= size]
+        targets = self.slots.idle[: len(movers)]
+        if len(movers):
+            self.body.move(movers.tolist(), targets.tolist())
+            self.slots.move(movers, targets)
+        self.slots.truncate(size)
 
-    def _step(self, busy: list[int]) -> None:
-        """Write each busy row's newest token and take the next; idle slots repeat a harmless write at position 0."""
-        tokens = np.zeros(len(self.rows), dtype=np.int64)
-        positions = np.zeros(len(self.rows), dtype=np.int64)
-        for slot in busy:
-            row = self._row(slot)
-            tokens[slot], positions[slot] = row.token_ids[-1], row.position
-            row.position += 1
-        logits = self.body.step(
-            len(self.rows), torch.from_numpy(tokens).to(self.device), torch.from_numpy(positions).to(self.device)
+    def _step(self) -> None:
+        """Send every busy slot's new tokens through the model and take the next."""
+        feed = self.slots.feed()
+        slots = np.concatenate([np.arange(feed.num_rows), feed.extra_slots])
+        tokens, positions, places = (
+            torch.from_numpy(array).to(self.device) for array in (feed.tokens, feed.positions, slots)
         )
-        self._take(busy, logits if len(busy) == len(self.rows) else logits[torch.tensor(busy, device=logits.device)])
+        logits = self.body.step(Batch(tokens, positions, places, feed.num_rows, int(feed.positions.max()) + 1))
+        busy = self.slots.busy
+        self._take(busy, logits if len(busy) == len(logits) else logits[torch.from_numpy(busy).to(logits.device)])
 
-    def _take(self, slots: Sequence[int], logits: Tensor) -> None:
-        """Give each slot its next token: the calculator's where one is queued, else a draw from logits [R, V]."""
+    def _take(self, slots: Ints, logits: Tensor) -> None:
+        """Give each slot its next token, drawn from logits [R, V]; let the calculator answer where it is asked."""
         drawn = self._draw(slots, logits)
-        for slot, token in zip(slots, drawn, strict=True):
-            row = self._row(slot)
-            if row.queue:
-                row.token_ids.append(row.queue.popleft())
-            else:
-                self._accept(row, token)
-            self._finish_if_done(slot, row)
+        if self.params.calculator:
+            watched = self.slots.is_open[slots] | self.engine.tables.interesting[drawn]
+            for slot, token in zip(slots[watched].tolist(), drawn[watched].tolist(), strict=True):
+                self._accept(slot, token)
+            self.slots.append(slots[~watched], drawn[~watched])
+        else:
+            self.slots.append(slots, drawn)
+        lengths = self.slots.length[slots]
+        ended = self.slots.ids[slots, lengths - 1] == self.engine.model.eos_id
+        for slot in slots[ended | (lengths >= self.slots.room[slots])].tolist():
+            self._finish(slot)
 
-    def _draw(self, slots: Sequence[int], logits: Tensor) -> list[int]:
-        if self.params.temperature == 0:
-            return pick_tokens(logits, self.params, None).tolist()
-        seeds = np.array([self._row(slot).request.seed for slot in slots], dtype=np.uint64)
-        places = np.array([len(self._row(slot).token_ids) for slot in slots], dtype=np.int64)
-        numbers = torch.from_numpy(uniforms(seeds, places)).to(logits.device, torch.float32)
-        return pick_tokens(logits, self.params, numbers).tolist()
+    def _draw(self, slots: Ints, logits: Tensor) -> Ints:
+        numbers = None
+        if self.params.temperature > 0:
+            places = self.slots.length[slots]
+            numbers = torch.from_numpy(uniforms(self.slots.seed[slots], places)).to(torch.float32).to(logits.device)
+        drawn: Ints = pick_tokens(logits, self.params, numbers).cpu().numpy()
+        return drawn
 
-    def _accept(self, row: Row, token: int) -> None:
-        """Append a drawn token and let the calculator see it."""
-        if not self.params.calculator or not (row.state.is_open or self.engine.tables.interesting[token]):
-            row.token_ids.append(token)
-            return
-        step = self.engine.forcer.feed(row.state, token)
-        written = (token,) if step is None or step.replace is None else step.replace
-        row.token_ids.append(written[0])
-        row.queue.extend(written[1:])
+    def _accept(self, slot: int, token: int) -> None:
+        """Write a drawn token that the calculator has to see, and what it forces."""
+        slots, state = self.slots, self.slots.state[slot]
+        step = self.engine.forcer.feed(state, token)
+        written = [token] if step is None or step.replace is None else list(step.replace)
+        slots.append_run(slot, written)
         if step is not None and step.forced:
-            start = len(row.token_ids) + len(row.queue)
-            row.forced.append((start, start + len(step.forced)))
-            row.queue.extend(step.forced)
+            start = int(slots.length[slot])
+            slots.append_run(slot, step.forced)
+            if slots.length[slot] > start:
+                slots.forced[slot].append((start, int(slots.length[slot])))
+        slots.is_open[slot] = state.is_open
 
-    def _finish_if_done(self, slot: int, row: Row) -> None:
-        ended = row.token_ids[-1] == self.engine.model.eos_id and not row.queue
-        if not ended and len(row.token_ids) < self._room(row):
-            return
-        stop: Literal["eos", "length"] = "eos" if ended else "length"
-        size = len(row.token_ids)
-        forced = tuple((start, min(end, size)) for start, end in row.forced if start < size)
-        result = Generated(tuple(row.token_ids), stop, forced, row.state.calls, row.state.uncalculated)
-        self.finished[row.index] = result
-        self.rows[slot] = None
+    def _finish(self, slot: int) -> None:
+        slots = self.slots
+        ids = tuple(slots.ids[slot, : slots.length[slot]].tolist())
+        stop: Literal["eos", "length"] = "eos" if ids[-1] == self.engine.model.eos_id else "length"
+        state: Any = slots.state[slot]
+        result = Generated(ids, stop, tuple(slots.forced[slot]), state.calls, state.uncalculated)
+        self.finished[int(slots.request[slot])] = result
+        slots.request[slot] = -1
         if self.on_finished is not None:
             self.on_finished(result)
-
-    def _room(self, row: Row) -> int:
-        """Tokens this row may write: the setting, or what the model's positions leave after its prompt."""
-        limit = max_positions(self.engine.model.module)
-        if limit is None:
-            return self.params.max_new_tokens
-        return min(self.params.max_new_tokens, limit - len(row.request.prompt_ids))
-
-    def _row(self, slot: int) -> Row:
-        row = self.rows[slot]
-        if row is None:
-            raise RuntimeError(f"slot {slot} is not busy")
-        return row
 
 
 def _chunks(prompts: Sequence[tuple[int, ...]], tokens: int) -> list[list[tuple[int, ...]]]:

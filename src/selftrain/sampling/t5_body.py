@@ -1,13 +1,14 @@
-"""T5's decoder, one token a slot: rows of different lengths side by side.
+"""T5's decoder over slots: rows of different lengths side by side.
 
 The transformers decoder counts positions for the whole batch at once, so it can't refill a row. This is
 the same arithmetic (relative position bias, no scaling, RMS norms, cross-attention) with a position a row,
-over the module's own weights. The question is encoded once and its cross-attention keys and values are
-stored in all of its slots.
+over the module's own weights, query, key and value in one product. The question is encoded once, and its
+cross-attention keys and values are computed once and stored in all of its slots.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,51 +16,66 @@ import torch
 from torch import Tensor, nn
 
 from selftrain.models import head_logits
-from selftrain.sampling.bodies import SlotCache, rounded
+from selftrain.sampling.bodies import Prompts, prompts_and_owners
+from selftrain.sampling.cache import Batch, SlotCache, rounded
+from selftrain.sampling.linear import Product
 
 
 class T5Body:
-    """Encoder-decoder models of the T5 kind (see `bodies.Body`)."""
+    """See `bodies.Body`."""
 
     def __init__(self, module: nn.Module, num_slots: int, length: int, prompt_length: int) -> None:
         config: Any = module.config
         self.module, self.config = module, config
-        self.blocks = module.get_decoder().block  # type: ignore[operator]
-        layers = len(self.blocks)
-        self.own = SlotCache(num_slots, length, layers)
-        self.cross = SlotCache(num_slots, prompt_length, layers)
-        self.prompt_lengths = torch.ones(num_slots, dtype=torch.long, device=next(module.parameters()).device)
+        self.decoder: Any = module.get_decoder()  # type: ignore[operator]
+        self.blocks = self.decoder.block
+        weight = self.decoder.embed_tokens.weight
+        shape = (len(self.blocks), config.num_heads, config.d_kv, weight.dtype, weight.device)
+        self.device = weight.device
+        self.own = SlotCache(num_slots, length, *shape)
+        self.cross = SlotCache(num_slots, prompt_length, *shape)
+        self.prompt_lengths = torch.ones(num_slots, dtype=torch.long, device=weight.device)
+        self.widest = 1  # of the prompts so far: what cross-attention reads
+        own = [block.layer[0].SelfAttention for block in self.blocks]
+        cross = [block.layer[1].EncDecAttention for block in self.blocks]
+        self.qkv, self.own_o = [Product(part.q, part.k, part.v) for part in own], [Product(part.o) for part in own]
+        self.cross_q, self.cross_o = [Product(part.q) for part in cross], [Product(part.o) for part in cross]
+        self.feeds = [Feed(block.layer[-1].DenseReluDense) for block in self.blocks]
+        self.head = Product(module.get_output_embeddings())  # type: ignore[operator]
+        self.distance_bias = _distance_bias(own[0], length)  # [length, H]
 
-    def prefill(self, prompts: Sequence[Sequence[int]], slots: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
+    def prefill(self, prompts: Prompts, slots: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
         """See `Body`; a row begins with the decoder's start token, so its first position is used up."""
-        device = self.prompt_lengths.device
-        width = max(len(prompt) for prompt in prompts)
-        ids = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts], device=device)
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        mask = (torch.arange(width, device=device)[None] < lengths[:, None]).long()
+        ids, lengths, owners, flat = prompts_and_owners(prompts, slots, self.device)
+        mask = (torch.arange(ids.shape[1], device=self.device)[None] < lengths[:, None]).long()
         module: Any = self.module
         encoded = module.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
         for layer, block in enumerate(self.blocks):
             attention = block.layer[1].EncDecAttention
-            keys, values = self._heads(attention.k(encoded)), self._heads(attention.v(encoded))
-            for row, targets in enumerate(slots):
-                size = len(prompts[row])
-                self.cross.put(layer, keys[row, :, :size], values[row, :, :size], targets)
-        logits = []
-        for row, targets in enumerate(slots):
-            self.prompt_lengths[list(targets)] = lengths[row]
-            logits.append(self._start(targets))
-        return torch.cat(logits), [1] * len(prompts)
+            keys, values = (self._heads(part(encoded)).transpose(1, 2) for part in (attention.k, attention.v))
+            self.cross.put(layer, keys, values, owners, flat)
+        self.prompt_lengths[flat] = lengths[owners]
+        self.widest = rounded(max(self.widest, ids.shape[1]), self.cross.length, self.device)
+        start = torch.full_like(flat, self.config.decoder_start_token_id)
+        firsts = [0, *itertools.accumulate(len(targets) for targets in slots)][:-1]
+        logits = self.step(Batch(start, torch.zeros_like(flat), flat, 0, 1), wanted=firsts)
+        return logits, [1] * len(prompts)
 
-    def _start(self, slots: Sequence[int]) -> Tensor:
-        """Write the start token into slots; the logits [1, V] after it are the same in all of them."""
-        rows = torch.tensor(list(slots), device=self.prompt_lengths.device)
-        tokens = torch.full_like(rows, self.config.decoder_start_token_id)
-        return self._forward(rows, tokens, torch.zeros_like(rows))[:1]
-
-    def step(self, num_rows: int, tokens: Tensor, positions: Tensor) -> Tensor:
-        """See `Body`."""
-        return self._forward(torch.arange(num_rows, device=tokens.device), tokens, positions)
+    def step(self, batch: Batch, wanted: list[int] | None = None) -> Tensor:
+        """See `Body`; `wanted` names the tokens whose logits are asked for, else each slot's newest."""
+        self.own.begin(batch)
+        self.cross.begin(batch)
+        hidden: Tensor = self.decoder.embed_tokens(batch.tokens)  # [N, D]
+        bias = self._self_bias(batch.positions)
+        lengths = self.prompt_lengths[batch.slots]
+        columns = torch.arange(self.widest, device=self.device)
+        visible = (columns[None, :] < lengths[:, None])[:, None, None]  # [N, 1, 1, width]
+        for layer, block in enumerate(self.blocks):
+            hidden = hidden + self._own_attention(layer, block.layer[0], hidden, bias)
+            hidden = hidden + self._cross_attention(layer, block.layer[1], hidden, visible)
+            hidden = hidden + self.feeds[layer](block.layer[-1].layer_norm(hidden))
+        kept = hidden[: batch.num_rows] if wanted is None else hidden[wanted]
+        return head_logits(self.module, self.decoder.final_layer_norm(kept), self.head)
 
     def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """See `Body`."""
@@ -67,63 +83,56 @@ class T5Body:
         self.cross.move(sources, targets)
         self.prompt_lengths[list(targets)] = self.prompt_lengths[list(sources)]
 
-    def _forward(self, rows: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
-        decoder: Any = self.module.get_decoder()  # type: ignore[operator]
-        hidden = decoder.embed_tokens(tokens)  # [R, D]
-        visible = rounded(int(positions.max()) + 1, self.own.length)
-        widest = int(self.prompt_lengths[rows].max())
-        bias = self._self_bias(positions, visible)
-        cross_mask = self._mask(self.prompt_lengths[rows], widest, hidden.dtype)
-        for layer, block in enumerate(self.blocks):
-            own, cross, feed = block.layer[0], block.layer[1], block.layer[-1]
-            hidden = hidden + self._own_attention(own, own.layer_norm(hidden), layer, rows, positions, bias)
-            hidden = hidden + self._cross_attention(cross, cross.layer_norm(hidden), layer, rows, cross_mask)
-            hidden = feed(hidden[:, None])[:, 0]
-        return head_logits(self.module, decoder.final_layer_norm(hidden))
+    def _own_attention(self, layer: int, part: Any, hidden: Tensor, bias: Tensor) -> Tensor:
+        projected = self.qkv[layer](part.layer_norm(hidden))
+        query, key, value = projected.unflatten(-1, (3, self.config.num_heads, self.config.d_kv)).unbind(1)
+        self.own.write(layer, key, value)
+        out = self.own.attend(layer, query[:, :, None], bias, scale=1.0)
+        return self.own_o[layer](out.flatten(1))
 
-    def _own_attention(
-        self, part: Any, hidden: Tensor, layer: int, rows: Tensor, positions: Tensor, bias: Tensor
-    ) -> Tensor:
-        attention = part.SelfAttention
-        key, value = self._heads(attention.k(hidden[:, None])), self._heads(attention.v(hidden[:, None]))
-        keys, values = self.own.storage(layer, key)
-        keys[rows, :, positions], values[rows, :, positions] = key[:, :, 0], value[:, :, 0]
-        visible = bias.shape[-1]
-        return self._attend(attention, hidden, keys[rows, :, :visible], values[rows, :, :visible], bias)
-
-    def _cross_attention(self, part: Any, hidden: Tensor, layer: int, rows: Tensor, mask: Tensor) -> Tensor:
-        keys, values = self.cross.keys[layer], self.cross.values[layer]
-        if keys is None or values is None:
-            raise RuntimeError("a step before the first prefill")
-        width = mask.shape[-1]
-        return self._attend(part.EncDecAttention, hidden, keys[rows, :, :width], values[rows, :, :width], mask)
-
-    def _attend(self, attention: Any, hidden: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        query = self._heads(attention.q(hidden[:, None]))  # [R, H, 1, d]
-        out = nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=1.0)
-        return attention.o(out.transpose(1, 2).flatten(2))[:, 0]  # type: ignore[no-any-return]
+    def _cross_attention(self, layer: int, part: Any, hidden: Tensor, visible: Tensor) -> Tensor:
+        query = self._heads(self.cross_q[layer](part.layer_norm(hidden)))  # [N, H, d]
+        out = self.cross.attend(layer, query[:, :, None], visible, scale=1.0, width=self.widest)
+        return self.cross_o[layer](out.flatten(1))
 
     def _heads(self, projected: Tensor) -> Tensor:
-        """[B, T, H * d] -> [B, H, T, d]."""
+        """[..., H * d] -> [..., H, d]."""
         heads: Tensor = projected.unflatten(-1, (self.config.num_heads, self.config.d_kv))
-        return heads.transpose(1, 2)
+        return heads
 
-    def _self_bias(self, positions: Tensor, visible: int) -> Tensor:
-        """Relative position bias [R, H, 1, visible], with -inf beyond each row's own position."""
-        attention: Any = self.blocks[0].layer[0].SelfAttention
-        columns = torch.arange(visible, device=positions.device)
-        buckets = attention._relative_position_bucket(
-            columns[None, :] - positions[:, None],
-            bidirectional=False,
-            num_buckets=attention.relative_attention_num_buckets,
-            max_distance=attention.relative_attention_max_distance,
-        )
-        bias: Tensor = attention.relative_attention_bias(buckets).permute(0, 2, 1)[:, :, None]
-        return bias.masked_fill((columns[None, :] > positions[:, None])[:, None, None], float("-inf"))
+    def _self_bias(self, positions: Tensor) -> Tensor:
+        """Relative position bias [N, H, 1, visible], with -inf beyond each row's own position."""
+        columns = torch.arange(self.own.visible, device=positions.device)
+        distance = positions[:, None] - columns[None, :]  # [N, visible]
+        bias = self.distance_bias[distance.clamp_min(0)].permute(0, 2, 1)[:, :, None]
+        return bias.masked_fill((distance < 0)[:, None, None], float("-inf"))
 
-    def _mask(self, lengths: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-        """Additive mask [R, 1, 1, width] of the prompt's padding."""
-        hidden = torch.arange(width, device=lengths.device)[None, :] >= lengths[:, None]
-        return torch.zeros(hidden.shape, dtype=dtype, device=lengths.device).masked_fill(hidden, float("-inf"))[
-            :, None, None
-        ]
+
+class Feed:
+    """A block's feed-forward part, gated or not."""
+
+    def __init__(self, dense: Any) -> None:
+        self.act, self.is_gated = dense.act, hasattr(dense, "wi_0")
+        self.first = Product(dense.wi_0, dense.wi_1) if self.is_gated else Product(dense.wi)
+        self.last = Product(dense.wo)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """[N, D] -> [N, D]."""
+        inner = self.first(hidden)
+        if not self.is_gated:
+            return self.last(self.act(inner))
+        gate, up = inner.chunk(2, -1)
+        return self.last(self.act(gate) * up)
+
+
+def _distance_bias(attention: Any, length: int) -> Tensor:
+    """Bias [length, H] of looking so many positions back; only the first block has the table."""
+    back = -torch.arange(length, device=attention.relative_attention_bias.weight.device)
+    buckets = attention._relative_position_bucket(
+        back,
+        bidirectional=False,
+        num_buckets=attention.relative_attention_num_buckets,
+        max_distance=attention.relative_attention_max_distance,
+    )
+    bias: Tensor = attention.relative_attention_bias(buckets)
+    return bias

@@ -1,29 +1,32 @@
 """Sample and judge: K completions a problem, drawn (for pairs and labels) or greedy (for evaluation).
 
 One stage serves both, since they differ in temperature, K and tolerance only. Judged at once and written in
-shards, then as one completions.jsonl. Problems whose prompt is over the limit are counted and left out.
+shards, then as one completions.jsonl. Problems whose prompt is over the limit are counted and left out; completions
+of a problem without a gold number are kept without verdicts.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from selftrain.judged import COMPLETIONS
+from selftrain.judged import COMPLETIONS, is_right
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
 from selftrain.records import Completion, Problem, write_jsonl
 from selftrain.rundir import Figures
 from selftrain.sampling.base import Generated, Request, Sampler, SamplingParams
-from selftrain.sampling.units import collect
+from selftrain.sampling.units import collect, read_shard, shards
 from selftrain.seeding import SeedPart, derive_seed
-from selftrain.verify.numeric import judge
+from selftrain.verify.numeric import judge, parse_number
 
 LABEL_TOLERANCE = Fraction(0)  # paper's code: labels need exact equality
 EVALUATION_TOLERANCE = Fraction(1, 10_000)  # paper's code: evaluation
+SHARDS = "shards"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +52,23 @@ def run_sample(
     prompt: Callable[[Problem], tuple[int, ...]],
     open_sampler: Callable[[], Sampler],
     progress: Progress,
+    title: str | None = None,
+    keep_shards: bool = False,
 ) -> Figures:
-    """Sample every problem, judge, and write completions.jsonl; the sampler is opened only if there is work."""
+    """Sample every problem, judge, and write completions.jsonl; the sampler is opened only if there is work.
+
+    Args:
+        folder: gets completions.jsonl; its finished shards, left by an earlier start, are not sampled again.
+        title: what progress calls this work; default: the plan's stage.
+        keep_shards: leave the shards there, for a caller that may be cut off after this and call again.
+    """
     prompts = {problem.id: prompt(problem) for problem in problems}
     kept = [problem for problem in problems if len(prompts[problem.id]) <= plan.max_prompt_tokens]
     kept.sort(key=lambda problem: (len(prompts[problem.id]), problem.id))
-    progress.begin(plan.stage, len(kept) * plan.num_samples, "completions")
+    num_there = _num_there(folder / SHARDS, kept, plan)
+    progress.begin(title or plan.stage, len(kept) * plan.num_samples - num_there, "completions")
+    if num_there:
+        progress.say(f"  {num_there} completions are there from an earlier start")
     if len(kept) < len(problems):
         progress.say(f"  {len(problems) - len(kept)} prompts are over {plan.max_prompt_tokens} tokens and are left out")
     sampler: list[Sampler] = []
@@ -71,24 +85,45 @@ def run_sample(
         return _judged(members, requests, generated, plan, codec)
 
     started = time.monotonic()
-    completions = collect(folder / "shards", kept, plan.shard_questions, sample)
+    completions = collect(folder / SHARDS, kept, plan.shard_questions, sample)
     seconds = time.monotonic() - started
     write_jsonl(folder / COMPLETIONS, completions)
-    _remove_shards(folder / "shards")
-    right = sum(c.strict is not None and c.strict.outcome == "right" for c in completions)
-    progress.end(f"{right} of {len(completions)} right ({right / max(len(completions), 1):.1%})")
+    if not keep_shards:
+        shutil.rmtree(folder / SHARDS, ignore_errors=True)  # they are in completions.jsonl now
+    progress.end(_found(completions))
     return {
         "problems": len(kept),
         "prompts_over_limit": len(problems) - len(kept),
-        "completions": len(completions),
         "sampling_seconds": round(seconds, 3),
         "prompt_tokens": sum(len(prompts[problem.id]) for problem in kept),
+        **_counted(completions),
+    }
+
+
+def _counted(completions: Sequence[Completion]) -> Figures:
+    return {
+        "completions": len(completions),
         "generated_tokens": sum(len(c.token_ids) for c in completions),
         "forced_tokens": sum(end - start for c in completions for start, end in c.forced),
         "calls": sum(c.calls for c in completions),
         "uncalculated": sum(c.uncalculated for c in completions),
         "cut_at_limit": sum(c.stop == "length" for c in completions),
     }
+
+
+def _num_there(folder: Path, kept: Sequence[Problem], plan: SamplePlan) -> int:
+    """Completions in the shards that are finished already."""
+    numbers = range(len(shards(kept, plan.shard_questions)))
+    return sum(len(read_shard(folder, number) or ()) for number in numbers)
+
+
+def _found(completions: Sequence[Completion]) -> str:
+    """How many are right, of those that could be judged."""
+    judged = [completion for completion in completions if completion.strict is not None]
+    if completions and not judged:
+        return f"{len(completions)} completions, none with a gold answer to judge by"
+    right = sum(is_right(completion) for completion in judged)
+    return f"{right} of {len(judged)} right ({right / max(len(judged), 1):.1%})"
 
 
 def _judged(
@@ -117,12 +152,12 @@ def _judged(
     return [
         completion
         for problem in members
-        for completion in judge(problem, by_problem[problem.id], tolerance=plan.tolerance)
+        for completion in _with_verdicts(problem, by_problem[problem.id], plan.tolerance)
     ]
 
 
-def _remove_shards(folder: Path) -> None:
-    """The shards are in completions.jsonl now."""
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
+def _with_verdicts(problem: Problem, completions: list[Completion], tolerance: Fraction) -> list[Completion]:
+    """The completions judged; as they are where the problem has no gold number."""
+    if problem.answer is None or parse_number(problem.answer) is None:
+        return completions
+    return judge(problem, completions, tolerance=tolerance)

@@ -1,0 +1,127 @@
+"""Llama's decoder over slots: the fast path of Llama-type models (Llama, SmolLM2, Mistral, Qwen2).
+
+The arithmetic is the transformers module's, over its own weights, with three differences: the projections of
+query, key and value are one product, as are gate and up (`linear.Product`); prompts are packed, so no padding goes
+through a product; and the query heads that share a key head attend together, so keys are not repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from selftrain.models import head_logits
+from selftrain.sampling.bodies import Prompts, prompts_and_owners
+from selftrain.sampling.cache import Batch, SlotCache
+from selftrain.sampling.linear import Product
+
+MODEL_TYPES = ("llama", "mistral", "qwen2")
+ROPE_TYPES = ("default", "linear", "llama3")  # angles that depend on the position alone
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+
+def why_not(module: nn.Module) -> str:
+    """Why a model can't take this path; empty where it can."""
+    config: Any = module.config
+    if config.model_type not in MODEL_TYPES:
+        return f"models of type {config.model_type} have no fast path"
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type", "default") not in ROPE_TYPES:
+        return f"rotary positions of type {rope['rope_type']} have no fast path"
+    if any(kind == "sliding_attention" for kind in getattr(config, "layer_types", None) or ()):
+        return "sliding attention has no fast path"
+    if config.model_type == "mistral" and getattr(config, "sliding_window", None) is not None:
+        return "sliding attention has no fast path"
+    return ""
+
+
+class LlamaBody:
+    """See `bodies.Body`."""
+
+    def __init__(self, module: nn.Module, num_slots: int, length: int) -> None:
+        config: Any = module.config
+        base: Any = module.base_model
+        self.module, self.base, self.layers = module, base, base.layers
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.width = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        attention, mlp = [layer.self_attn for layer in base.layers], [layer.mlp for layer in base.layers]
+        self.qkv = [Product(part.q_proj, part.k_proj, part.v_proj) for part in attention]
+        self.o = [Product(part.o_proj) for part in attention]
+        self.gate_up = [Product(part.gate_proj, part.up_proj) for part in mlp]
+        self.down = [Product(part.down_proj) for part in mlp]
+        self.head = Product(module.get_output_embeddings())  # type: ignore[operator]
+        weight = base.embed_tokens.weight
+        self.device = weight.device
+        self.cache = SlotCache(
+            num_slots, length, len(base.layers), self.kv_heads, self.width, weight.dtype, weight.device
+        )  # fmt: skip
+        positions = torch.arange(length, device=weight.device)[None]
+        cos, sin = base.rotary_emb(weight[:1, None], positions)
+        self.cos, self.sin = cos[0][:, None], sin[0][:, None]  # [length, 1, D]
+
+    def prefill(self, prompts: Prompts, slots: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
+        """See `Body`. Products see the prompts' tokens packed; only attention sees them padded."""
+        ids, lengths, owners, flat = prompts_and_owners(prompts, slots, self.device)
+        count, size = ids.shape
+        rows, columns = (torch.arange(size, device=self.device)[None, :] < lengths[:, None]).nonzero(as_tuple=True)
+
+        def padded(packed: Tensor) -> Tensor:
+            """[N, H, D] -> [P, H, T, D]."""
+            out = packed.new_zeros(count, size, *packed.shape[1:])
+            out[rows, columns] = packed
+            return out.transpose(1, 2)
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            keys, values = padded(key), padded(value)
+            self.cache.put(layer, keys, values, owners, flat)
+            out = functional.scaled_dot_product_attention(
+                padded(query), keys, values, is_causal=True, enable_gqa=self.heads != self.kv_heads
+            )
+            return out.transpose(1, 2)[rows, columns]
+
+        hidden = self._forward(ids[rows, columns], columns, attend)
+        return self._logits(hidden[lengths.cumsum(0) - 1]), [len(prompt) for prompt in prompts]
+
+    def step(self, batch: Batch) -> Tensor:
+        """See `Body`."""
+        self.cache.begin(batch)
+        mask = self.cache.causal_mask()[:, None, None]  # [N, 1, 1, visible]
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            self.cache.write(layer, key, value)
+            return self.cache.attend(layer, query.unflatten(1, (self.kv_heads, -1)), mask).flatten(1, 2)
+
+        hidden = self._forward(batch.tokens, batch.positions, attend)
+        return self._logits(hidden[: batch.num_rows])
+
+    def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """See `Body`."""
+        self.cache.move(sources, targets)
+
+    def _forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Hidden states [N, D] of N tokens; `attend` takes layer, query [N, H, d], key and value [N, KV, d]."""
+        hidden: Tensor = self.base.embed_tokens(tokens)
+        cos, sin = self.cos[positions], self.sin[positions]  # [N, 1, d]
+        turned = self.heads + self.kv_heads
+        for number, layer in enumerate(self.layers):
+            projected = self.qkv[number](layer.input_layernorm(hidden))
+            parts = projected.unflatten(-1, (-1, self.width))  # [N, H + 2 KV, d]
+            query, key = rotate(parts[:, :turned], cos, sin).split([self.heads, self.kv_heads], dim=1)
+            out = attend(number, query, key, parts[:, turned:]).flatten(1)
+            hidden = hidden + self.o[number](out)
+            gate, up = self.gate_up[number](layer.post_attention_layernorm(hidden)).chunk(2, -1)
+            hidden = hidden + self.down[number](layer.mlp.act_fn(gate) * up)
+        return hidden
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return head_logits(self.module, self.base.norm(hidden), self.head)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions of x [N, H, d]."""
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat([-second, first], -1) * sin

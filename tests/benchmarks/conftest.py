@@ -1,0 +1,75 @@
+"""The two-layer model of `smoke` after its warm-up, made once, and results as a file would hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.work import Settings, Task, main_task
+
+Content = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the benchmark keeps its models."""
+    return tmp_path_factory.mktemp("benchmark")
+
+
+@pytest.fixture(scope="session")
+def task(work: Path) -> Task:
+    """Six made-up problems, two samples each."""
+    settings = Settings("smoke", None, work, None, num_problems=6, num_search=4, samples=2, max_new_tokens=32)
+    return main_task(settings, lambda message: None)
+
+
+@pytest.fixture
+def make_record() -> Callable[..., dict[str, Any]]:
+    """A repetition's record by its speed."""
+
+    def make(rate: float, **changes: Any) -> dict[str, Any]:
+        record = {
+            "rows": 64, "seconds": 1000 / rate, "completions": 1000, "tokens": 100_000, "completions_per_s": rate,
+            "tokens_per_s": 100 * rate, "mean_tokens": 100.0, "sd_tokens": 50.0, "cut": 10, "judged": 1000,
+            "right": 150, "annotations": 2000, "annotations_right": 2000, "peak_memory_bytes": 2_000_000_000,
+        }  # fmt: skip
+        return {**record, **changes}
+
+    return make
+
+
+@pytest.fixture
+def make_content(make_record: Callable[..., dict[str, Any]]) -> Callable[..., Content]:
+    """A results file's content from rates: make_content(ours=[4.0, 4.2], hf=[1.0, 1.1])."""
+
+    def make(**rates: list[float]) -> Content:
+        environment = {
+            "cpu": "A processor",
+            "cores": 2,
+            "python": "3.11",
+            "packages": {"torch": "2"},
+            "system": "Linux",
+        }
+        task = {
+            "questions": {"gsm_symbolic": 128}, "samples": 4, "temperature": 0.7, "max_new_tokens": 300,
+            "weights": "abc", "notes": [],
+        }  # fmt: skip
+        records = {
+            system.replace("_", "-"): {
+                str(number): make_record(rate, parameters=100_000_000) for number, rate in enumerate(found)
+            }
+            for system, found in rates.items()
+        }
+        return {
+            "setup": {"device": "cpu", "precision": "fp32", "threads": 2, "environment": environment},
+            "tasks": dict.fromkeys(("main", "smoke", "t5"), task),
+            "matrix_peak": {"fp32": 2e11, "bf16": 1e9},
+            "batches": {},
+            "records": records,
+            "failures": {},
+        }
+
+    return make
