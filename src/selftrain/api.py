@@ -40,6 +40,10 @@ def run(
 
     check_available(config.data)
 
+    from selftrain.sampling.vllm_support import check_backend
+
+    check_backend(config.sampling)
+
     from selftrain.report.write import write_report
     from selftrain.rundir import RunDir
     from selftrain.runner import Runner

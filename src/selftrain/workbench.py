@@ -24,7 +24,7 @@ from selftrain.rundir import Figures, RunDir, StageResult, Work
 from selftrain.sampling.base import Sampler, SamplingParams
 from selftrain.sampling.engine import Engine
 from selftrain.sampling.vllm_sampler import run_sampler
-from selftrain.sampling.vllm_support import check_backend, check_model
+from selftrain.sampling.vllm_support import check_model
 from selftrain.seeding import derive_seed
 from selftrain.stages.data import load_sets, run_data
 from selftrain.stages.pair import PAIRS, run_pair
@@ -41,7 +41,6 @@ class Workbench:
     def __init__(self, config: RunConfig, rundir: RunDir, progress: Progress) -> None:
         self.config, self.rundir, self.progress = config, rundir, progress
         self.models = ModelStore(config, rundir, progress)
-        check_backend(config.sampling)
 
     def prepare(self) -> None:
         """Weights, codec, and the sets of problems."""
