@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,18 +79,34 @@ def load_named(data: Sequence[str], take: int | None = None) -> dict[str, list[P
     Raises:
         DataError: see `evaluate_sets`.
     """
-    if take is not None and take < 1:
-        raise DataError(f"--take: expected at least 1 problem, got {take}.")
-    if not data:
-        raise DataError("Expected a set to evaluate on, got none.", "Name one, such as --data svamp=SVAMP.json.")
-    sets: dict[str, list[Problem]] = {}
-    for text in data:
+
+    def read(text: str) -> tuple[str, list[Problem]]:
         spec = parse_spec(text)
         problems = load(spec).problems[:take]
         _check_answers(text, problems)
-        name, number = spec.label, 2
+        return spec.label, problems
+
+    return named_sets(data, take, "evaluate", read)
+
+
+def named_sets(
+    data: Sequence[str], take: int | None, verb: str, read: Callable[[str], tuple[str, list[Problem]]]
+) -> dict[str, list[Problem]]:
+    """name -> problems of each set, as `read` gives label and problems; a label that comes twice gets a number.
+
+    Raises:
+        DataError: no set, or none of its problems asked for; and what `read` raises.
+    """
+    if take is not None and take < 1:
+        raise DataError(f"--take: expected at least 1 problem, got {take}.")
+    if not data:
+        raise DataError(f"Expected a set to {verb} on, got none.", "Name one, such as --data svamp=SVAMP.json.")
+    sets: dict[str, list[Problem]] = {}
+    for text in data:
+        label, problems = read(text)
+        name, number = label, 2
         while name in sets:
-            name, number = f"{spec.label}-{number}", number + 1
+            name, number = f"{label}-{number}", number + 1
         sets[name] = problems
     return sets
 

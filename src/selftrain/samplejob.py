@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from selftrain.config import DataSpec
 from selftrain.data import load
 from selftrain.data.base import check_unique_ids, rows_digest
 from selftrain.errors import ConfigError, DataError, ModelError
-from selftrain.evaluate import parse_spec
+from selftrain.evaluate import named_sets, parse_spec
 from selftrain.prompts import Codec
 from selftrain.records import Problem
 from selftrain.sampling.base import SamplingParams
@@ -129,17 +129,15 @@ def load_sets(data: Sequence[str], take: int | None, say: Callable[[str], None])
     Raises:
         DataError: a set that cannot be read, or two problems of one id.
     """
-    if take is not None and take < 1:
-        raise DataError(f"--take: expected at least 1 problem, got {take}.")
-    if not data:
-        raise DataError("Expected a set to sample on, got none.", "Name one, such as --data svamp=SVAMP.json.")
-    sets: dict[str, list[Problem]] = {}
-    for text in data:
+
+    def read(text: str) -> tuple[str, list[Problem]]:
         spec = spec_of(text)
         loaded = load(spec)
         for reason, count in loaded.skipped.items():
             say(f"{spec.label}: {count} rows skipped: {reason}")
-        sets[_free_name(spec.label, sets)] = loaded.problems[:take]
+        return spec.label, loaded.problems[:take]
+
+    sets = named_sets(data, take, "sample", read)
     check_unique_ids(problem for problems in sets.values() for problem in problems)
     return sets
 
@@ -148,13 +146,6 @@ def spec_of(text: str) -> DataSpec:
     """`evaluate.parse_spec`, with rows of a file allowed to lack their answer."""
     spec = parse_spec(text)
     return spec.model_copy(update={"params": {"unanswered": True}}) if spec.source == "file" else spec
-
-
-def _free_name(label: str, taken: Iterable[str]) -> str:
-    name, number = label, 2
-    while name in taken:
-        name, number = f"{label}-{number}", number + 1
-    return name
 
 
 def prepare(model: str, sets: dict[str, list[Problem]], settings: Settings, say: Callable[[str], None]) -> Job:

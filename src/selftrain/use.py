@@ -10,6 +10,7 @@ A model that selftrain delivered carries `selftrain.json` (its prompt and limits
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 from selftrain.calculator.annotation import Style, find, value_of
@@ -35,34 +36,35 @@ class Tutor:
 
     def ask(self, question: str, *, calculator: bool = True) -> Completion:
         """The greedy answer to one question."""
-        return self._answer([Problem("question", question)], 1, calculator, Silent())[0]
+        return self._answer([Problem("question", question)], calculator, Silent())[0]
 
     def evaluate(
         self,
         problems: Sequence[Problem],
         *,
         calculator: bool = True,
-        slots: int = 128,
         progress: Progress | None = None,
     ) -> list[Completion]:
         """A judged greedy completion a problem."""
-        answers = self._answer(problems, slots, calculator, progress or Silent())
+        answers = self._answer(problems, calculator, progress or Silent())
         return [
             judged
             for problem, answer in zip(problems, answers, strict=True)
             for judged in judge(problem, [answer], tolerance=EVALUATION_TOLERANCE)
         ]
 
-    def _answer(
-        self, problems: Sequence[Problem], slots: int, calculator: bool, progress: Progress
-    ) -> list[Completion]:
-        engine = Engine(self.model, num_slots=slots, style=self.codec.style, tables=self.codec.tables)
+    @functools.cached_property
+    def _engine(self) -> Engine:
+        """Kept, so that its weights are packed once however often it is asked."""
+        return Engine(self.model, num_slots="auto", style=self.codec.style, tables=self.codec.tables)
+
+    def _answer(self, problems: Sequence[Problem], calculator: bool, progress: Progress) -> list[Completion]:
         requests = [
             Request(problem.id, 0, self.codec.prompt(problem.question), derive_seed("use", problem.id))
             for problem in problems
         ]
         params = SamplingParams(0.0, 0, 1.0, self.max_new_tokens, calculator)
-        outputs = engine.generate(requests, params, lambda _: progress.advance())
+        outputs = self._engine.generate(requests, params, lambda _: progress.advance())
         return [
             Completion(
                 problem.id,

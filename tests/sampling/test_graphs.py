@@ -9,7 +9,7 @@ import torch
 from selftrain.models import load_model
 from selftrain.sampling.cache import Batch
 from selftrain.sampling.graphs import filled_up
-from selftrain.sampling.llama_body import LlamaBody
+from selftrain.sampling.llama_body import LlamaBody, LlamaProducts
 from selftrain.toy import make_toy
 
 
@@ -19,7 +19,7 @@ def test_filling_up_changes_no_logits(tmp_path: Path) -> None:
     module = load_model(tmp_path, digest="toy").module
 
     def logits(fill: bool) -> torch.Tensor:
-        body = LlamaBody(module, 3, 64)
+        body = LlamaBody(module, LlamaProducts(module), 3, 64)
         body.prefill([(5, 6, 7), (8, 9)], [[0, 2], [1]])
         batch = Batch(
             torch.tensor([12, 20, 30, 10, 11]),  # slot 0 wrote 10 11 12, the others one token each

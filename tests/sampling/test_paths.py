@@ -25,7 +25,7 @@ from selftrain.models import LanguageModel, load_tokenizer
 from selftrain.sampling.base import Request, SamplingParams
 from selftrain.sampling.engine import Engine
 from selftrain.sampling.llama_body import LlamaBody
-from selftrain.sampling.paths import make_body, plain_path_reason
+from selftrain.sampling.paths import plain_path_reason
 from selftrain.sampling.t5_body import T5Body
 from selftrain.toy import make_toy
 
@@ -132,6 +132,6 @@ def test_which_models_take_the_fast_path(tokenizer: Any) -> None:
 def test_bodies_have_the_class_that_their_models_need(tokenizer: Any) -> None:
     engine = Engine(model_of("t5", tokenizer), num_slots=2, style="angle")
     asked = [Request("q", 0, (3, 4, 5), 1)]
-    assert isinstance(make_body(engine.model.module, engine.shape(asked, GREEDY)), T5Body)
+    assert isinstance(engine.body(engine.shape(asked, GREEDY)), T5Body)
     llama = Engine(model_of("llama", tokenizer), num_slots=2, style="angle")
-    assert isinstance(make_body(llama.model.module, llama.shape(asked, GREEDY)), LlamaBody)
+    assert isinstance(llama.body(llama.shape(asked, GREEDY)), LlamaBody)

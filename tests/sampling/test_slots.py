@@ -11,7 +11,7 @@ from selftrain.sampling.slots import Slots
 def slots_with(*starts: int, room: int = 6) -> Slots:
     slots = Slots(4, room)
     for slot, start in enumerate(starts):
-        slots.fill(slot, request=10 + slot, seed=slot, start=start, room=room, state=RowState())
+        slots.fill(slot, request=10 + slot, seed=slot, start=start, state=RowState())
     return slots
 
 
@@ -56,7 +56,7 @@ def test_a_slot_that_is_filled_again_remembers_nothing() -> None:
     slots.append_run(0, [1, 2, 3])
     slots.is_open[0] = True
     slots.feed()
-    slots.fill(0, request=3, seed=1, start=2, room=6, state=RowState())
+    slots.fill(0, request=3, seed=1, start=2, state=RowState())
     slots.append(np.array([0]), np.array([9]))
     feed = slots.feed()
     assert feed.positions[0] == 2 and not len(feed.extra_slots) and not slots.is_open[0]

@@ -100,9 +100,10 @@ class CausalBody:
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """The transformers cache interface: store key and value [N, H, 1, D], return what attention reads."""
-        cache = self._storage(key, 0)
-        cache.write(layer_idx, key[:, :, 0], value[:, :, 0])
-        return cache.read(layer_idx)
+        if self.cache is None:
+            raise RuntimeError("a step before the first prefill")
+        self.cache.write(layer_idx, key[:, :, 0], value[:, :, 0])
+        return self.cache.read(layer_idx)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Part of that interface; never read, since positions are given to each forward."""

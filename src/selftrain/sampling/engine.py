@@ -14,6 +14,7 @@ Leaves out: beams, penalties, stop strings.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -30,7 +31,7 @@ from selftrain.sampling.base import Generated, OnFinished, Request, SamplingPara
 from selftrain.sampling.bodies import PREFILL_TOKENS, Body
 from selftrain.sampling.cache import Batch
 from selftrain.sampling.draw import pick_tokens
-from selftrain.sampling.paths import MIN_SLOTS, Shape, auto_slots, check_memory, make_body
+from selftrain.sampling.paths import MIN_SLOTS, Products, Shape, auto_slots, check_memory, make_body, make_products
 from selftrain.sampling.slots import Ints, Slots
 from selftrain.seeding import uniforms
 
@@ -114,7 +115,12 @@ class Engine:
             ConfigError: it can't fit in memory.
         """
         check_memory(self.model.module, shape)
-        return make_body(self.model.module, shape)
+        return make_body(self.model.module, self._products, shape)
+
+    @functools.cached_property
+    def _products(self) -> Products:
+        """Made at the first generation and kept: they are the weights, in another order."""
+        return make_products(self.model.module)
 
     def _halve(self, num_slots: int) -> None:
         """Go on with half the slots."""
@@ -175,9 +181,7 @@ class _Loop:
             fresh, sources = [], []
             for number, (prompt, length) in enumerate(zip(chunk, lengths, strict=True)):
                 for slot, index, request in groups[prompt]:
-                    self.slots.fill(
-                        slot, index, request.seed, length, self.params.max_new_tokens, self.engine.forcer.start()
-                    )
+                    self.slots.fill(slot, index, request.seed, length, self.engine.forcer.start())
                     fresh.append(slot)
                     sources.append(number)
             self._take(np.array(fresh), logits[torch.tensor(sources, device=logits.device)])
@@ -219,7 +223,7 @@ class _Loop:
             self.slots.append(slots, drawn)
         lengths = self.slots.length[slots]
         ended = self.slots.ids[slots, lengths - 1] == self.engine.model.eos_id
-        for slot in slots[ended | (lengths >= self.slots.room[slots])].tolist():
+        for slot in slots[ended | (lengths >= self.slots.room)].tolist():
             self._finish(slot)
 
     def _draw(self, slots: Ints, logits: Tensor) -> Ints:

@@ -3,7 +3,7 @@
     qkv = Product(attention.q_proj, attention.k_proj, attention.v_proj)
     out = qkv(hidden)       # [N, sum of the layers' outputs]
 
-On a CPU, oneDNN keeps the weights in the order in which its kernels read them: 1.2 to 1.3 times the speed of a plain
+On a CPU, oneDNN keeps the weights in the order in which its kernels read them: 1.2 to 1.4 times the speed of a plain
 product at 64 to 192 rows (measured, docs/log.md), for a second copy of the weights in memory. Elsewhere the layers'
 weights are put side by side and become views of the whole: no second copy, and the module still runs as before.
 """

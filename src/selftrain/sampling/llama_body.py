@@ -39,21 +39,29 @@ def why_not(module: nn.Module) -> str:
     return ""
 
 
-class LlamaBody:
-    """See `bodies.Body`."""
+class LlamaProducts:
+    """A model's products, which outlive the storage of one generation: packing them takes a while."""
 
-    def __init__(self, module: nn.Module, num_slots: int, length: int) -> None:
-        config: Any = module.config
+    def __init__(self, module: nn.Module) -> None:
         base: Any = module.base_model
-        self.module, self.base, self.layers = module, base, base.layers
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.width = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         attention, mlp = [layer.self_attn for layer in base.layers], [layer.mlp for layer in base.layers]
         self.qkv = [Product(part.q_proj, part.k_proj, part.v_proj) for part in attention]
         self.o = [Product(part.o_proj) for part in attention]
         self.gate_up = [Product(part.gate_proj, part.up_proj) for part in mlp]
         self.down = [Product(part.down_proj) for part in mlp]
         self.head = Product(module.get_output_embeddings())  # type: ignore[operator]
+
+
+class LlamaBody:
+    """See `bodies.Body`."""
+
+    def __init__(self, module: nn.Module, products: LlamaProducts, num_slots: int, length: int) -> None:
+        config: Any = module.config
+        base: Any = module.base_model
+        self.module, self.base, self.layers = module, base, base.layers
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.width = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        self.products = products
         weight = base.embed_tokens.weight
         self.device = weight.device
         self.cache = SlotCache(
@@ -108,17 +116,17 @@ class LlamaBody:
         cos, sin = self.cos[positions], self.sin[positions]  # [N, 1, d]
         turned = self.heads + self.kv_heads
         for number, layer in enumerate(self.layers):
-            projected = self.qkv[number](layer.input_layernorm(hidden))
+            projected = self.products.qkv[number](layer.input_layernorm(hidden))
             parts = projected.unflatten(-1, (-1, self.width))  # [N, H + 2 KV, d]
             query, key = rotate(parts[:, :turned], cos, sin).split([self.heads, self.kv_heads], dim=1)
             out = attend(number, query, key, parts[:, turned:]).flatten(1)
-            hidden = hidden + self.o[number](out)
-            gate, up = self.gate_up[number](layer.post_attention_layernorm(hidden)).chunk(2, -1)
-            hidden = hidden + self.down[number](layer.mlp.act_fn(gate) * up)
+            hidden = hidden + self.products.o[number](out)
+            gate, up = self.products.gate_up[number](layer.post_attention_layernorm(hidden)).chunk(2, -1)
+            hidden = hidden + self.products.down[number](layer.mlp.act_fn(gate) * up)
         return hidden
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return head_logits(self.module, self.base.norm(hidden), self.head)
+        return head_logits(self.module, self.base.norm(hidden), self.products.head)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

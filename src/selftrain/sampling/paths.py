@@ -19,12 +19,13 @@ from selftrain.models import is_encoder_decoder
 from selftrain.sampling.bodies import Body, CausalBody
 from selftrain.sampling.cache import storage_bytes
 from selftrain.sampling.graphs import GraphedBody
-from selftrain.sampling.llama_body import LlamaBody, why_not
-from selftrain.sampling.t5_body import T5Body
+from selftrain.sampling.llama_body import LlamaBody, LlamaProducts, why_not
+from selftrain.sampling.t5_body import T5Body, T5Products
 
 SLOTS = 128
 MIN_SLOTS, MAX_SLOTS = 8, 1024
 T5_TYPES = ("t5",)  # Flan-T5 is one
+Products = LlamaProducts | T5Products | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,26 +50,33 @@ class Shape:
         return storage_bytes(self.num_slots, length, config.num_hidden_layers, heads, width, dtype)
 
 
-def make_body(module: nn.Module, shape: Shape) -> Body:
-    """The fastest body that the model can take on its device.
+def make_products(module: nn.Module) -> Products:
+    """A model's products for its fast path, made once a model; None where it has none.
 
     Raises:
         ModelError: an encoder-decoder model that is not of the T5 kind.
     """
-    body: Body
     if is_encoder_decoder(module):
         kind = module.config.model_type  # type: ignore[union-attr]
         if kind not in T5_TYPES:
             raise ModelError(
                 f"Expected a decoder-only model or an encoder-decoder of type {' or '.join(T5_TYPES)}, got {kind!r}."
             )
+        return T5Products(module)
+    return None if plain_path_reason(module) else LlamaProducts(module)
+
+
+def make_body(module: nn.Module, products: Products, shape: Shape) -> Body:
+    """The fastest body that the model can take on its device."""
+    length = shape.prompt_tokens + shape.new_tokens
+    if products is None:
+        return CausalBody(module, shape.num_slots, length)
+    body: Body
+    if isinstance(products, T5Products):
         length = shape.new_tokens + 1
-        body = T5Body(module, shape.num_slots, length, shape.prompt_tokens)
-    elif plain_path_reason(module):
-        return CausalBody(module, shape.num_slots, shape.prompt_tokens + shape.new_tokens)
+        body = T5Body(module, products, shape.num_slots, length, shape.prompt_tokens)
     else:
-        length = shape.prompt_tokens + shape.new_tokens
-        body = LlamaBody(module, shape.num_slots, length)
+        body = LlamaBody(module, products, shape.num_slots, length)
     return GraphedBody(body, length) if next(module.parameters()).device.type == "cuda" else body
 
 

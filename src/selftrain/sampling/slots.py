@@ -45,7 +45,6 @@ class Slots:
         self.length = np.zeros(num_slots, dtype=np.int64)  # tokens written so far
         self.stored = np.zeros(num_slots, dtype=np.int64)  # of them, tokens that went through the model
         self.start = np.zeros(num_slots, dtype=np.int64)  # position of the first token
-        self.room = np.zeros(num_slots, dtype=np.int64)  # tokens that may be written
         self.is_open = np.zeros(num_slots, dtype=np.bool_)  # inside an annotation, or perhaps about to be
         self.state: list[RowState] = [RowState() for _ in range(num_slots)]
         self.forced: list[list[tuple[int, int]]] = [[] for _ in range(num_slots)]
@@ -63,9 +62,14 @@ class Slots:
         """Slots that hold none, ascending."""
         return np.flatnonzero(self.request < 0)
 
-    def fill(self, slot: int, request: int, seed: int, start: int, room: int, state: RowState) -> None:
+    @property
+    def room(self) -> int:
+        """Tokens that a row may write."""
+        return int(self.ids.shape[1])
+
+    def fill(self, slot: int, request: int, seed: int, start: int, state: RowState) -> None:
         """Begin a row."""
-        self.request[slot], self.seed[slot], self.start[slot], self.room[slot] = request, seed, start, room
+        self.request[slot], self.seed[slot], self.start[slot] = request, seed, start
         self.length[slot] = self.stored[slot] = 0
         self.is_open[slot] = False
         self.state[slot], self.forced[slot] = state, []
@@ -78,7 +82,7 @@ class Slots:
     def append_run(self, slot: int, tokens: Sequence[int]) -> None:
         """Write several tokens to one slot, as many as there is room for."""
         begin = int(self.length[slot])
-        kept = tokens[: int(self.room[slot]) - begin]
+        kept = tokens[: self.room - begin]
         self.ids[slot, begin : begin + len(kept)] = kept
         self.length[slot] += len(kept)
 
@@ -101,7 +105,7 @@ class Slots:
 
     def move(self, sources: Ints, targets: Ints) -> None:
         """Put rows into other slots; their own become idle."""
-        for array in (self.ids, self.request, self.seed, self.length, self.stored, self.start, self.room, self.is_open):
+        for array in (self.ids, self.request, self.seed, self.length, self.stored, self.start, self.is_open):
             array[targets] = array[sources]
         for source, target in zip(sources, targets, strict=True):
             self.state[target], self.forced[target] = self.state[source], self.forced[source]
@@ -109,6 +113,6 @@ class Slots:
 
     def truncate(self, size: int) -> None:
         """Keep the first `size` slots."""
-        for name in ("ids", "request", "seed", "length", "stored", "start", "room", "is_open"):
+        for name in ("ids", "request", "seed", "length", "stored", "start", "is_open"):
             setattr(self, name, getattr(self, name)[:size])
         self.state, self.forced = self.state[:size], self.forced[:size]

@@ -21,10 +21,25 @@ from selftrain.sampling.cache import Batch, SlotCache, rounded
 from selftrain.sampling.linear import Product
 
 
+class T5Products:
+    """A decoder's products, which outlive the storage of one generation: packing them takes a while."""
+
+    def __init__(self, module: nn.Module) -> None:
+        blocks: Any = module.get_decoder().block  # type: ignore[operator]
+        own = [block.layer[0].SelfAttention for block in blocks]
+        cross = [block.layer[1].EncDecAttention for block in blocks]
+        self.qkv, self.own_o = [Product(part.q, part.k, part.v) for part in own], [Product(part.o) for part in own]
+        self.cross_q, self.cross_o = [Product(part.q) for part in cross], [Product(part.o) for part in cross]
+        self.feeds = [Feed(block.layer[-1].DenseReluDense) for block in blocks]
+        self.head = Product(module.get_output_embeddings())  # type: ignore[operator]
+
+
 class T5Body:
     """See `bodies.Body`."""
 
-    def __init__(self, module: nn.Module, num_slots: int, length: int, prompt_length: int) -> None:
+    def __init__(
+        self, module: nn.Module, products: T5Products, num_slots: int, length: int, prompt_length: int
+    ) -> None:
         config: Any = module.config
         self.module, self.config = module, config
         self.decoder: Any = module.get_decoder()  # type: ignore[operator]
@@ -36,13 +51,8 @@ class T5Body:
         self.cross = SlotCache(num_slots, prompt_length, *shape)
         self.prompt_lengths = torch.ones(num_slots, dtype=torch.long, device=weight.device)
         self.widest = 1  # of the prompts so far: what cross-attention reads
-        own = [block.layer[0].SelfAttention for block in self.blocks]
-        cross = [block.layer[1].EncDecAttention for block in self.blocks]
-        self.qkv, self.own_o = [Product(part.q, part.k, part.v) for part in own], [Product(part.o) for part in own]
-        self.cross_q, self.cross_o = [Product(part.q) for part in cross], [Product(part.o) for part in cross]
-        self.feeds = [Feed(block.layer[-1].DenseReluDense) for block in self.blocks]
-        self.head = Product(module.get_output_embeddings())  # type: ignore[operator]
-        self.distance_bias = _distance_bias(own[0], length)  # [length, H]
+        self.products = products
+        self.distance_bias = _distance_bias(self.blocks[0].layer[0].SelfAttention, length)  # [length, H]
 
     def prefill(self, prompts: Prompts, slots: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
         """See `Body`; a row begins with the decoder's start token, so its first position is used up."""
@@ -73,9 +83,9 @@ class T5Body:
         for layer, block in enumerate(self.blocks):
             hidden = hidden + self._own_attention(layer, block.layer[0], hidden, bias)
             hidden = hidden + self._cross_attention(layer, block.layer[1], hidden, visible)
-            hidden = hidden + self.feeds[layer](block.layer[-1].layer_norm(hidden))
+            hidden = hidden + self.products.feeds[layer](block.layer[-1].layer_norm(hidden))
         kept = hidden[: batch.num_rows] if wanted is None else hidden[wanted]
-        return head_logits(self.module, self.decoder.final_layer_norm(kept), self.head)
+        return head_logits(self.module, self.decoder.final_layer_norm(kept), self.products.head)
 
     def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """See `Body`."""
@@ -84,16 +94,16 @@ class T5Body:
         self.prompt_lengths[list(targets)] = self.prompt_lengths[list(sources)]
 
     def _own_attention(self, layer: int, part: Any, hidden: Tensor, bias: Tensor) -> Tensor:
-        projected = self.qkv[layer](part.layer_norm(hidden))
+        projected = self.products.qkv[layer](part.layer_norm(hidden))
         query, key, value = projected.unflatten(-1, (3, self.config.num_heads, self.config.d_kv)).unbind(1)
         self.own.write(layer, key, value)
         out = self.own.attend(layer, query[:, :, None], bias, scale=1.0)
-        return self.own_o[layer](out.flatten(1))
+        return self.products.own_o[layer](out.flatten(1))
 
     def _cross_attention(self, layer: int, part: Any, hidden: Tensor, visible: Tensor) -> Tensor:
-        query = self._heads(self.cross_q[layer](part.layer_norm(hidden)))  # [N, H, d]
+        query = self._heads(self.products.cross_q[layer](part.layer_norm(hidden)))  # [N, H, d]
         out = self.cross.attend(layer, query[:, :, None], visible, scale=1.0, width=self.widest)
-        return self.cross_o[layer](out.flatten(1))
+        return self.products.cross_o[layer](out.flatten(1))
 
     def _heads(self, projected: Tensor) -> Tensor:
         """[..., H * d] -> [..., H, d]."""
