@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("modelstore",),
     ("stages",),
     ("report", "sampling", "training"),
+    ("forwards",),
     ("models",),
     (
         "calculator", "card", "data", "judged", "labelling", "model_hub", "outfile", "pairing", "pool", "prompts",

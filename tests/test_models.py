@@ -1,4 +1,4 @@
-"""Loading, saving, and the forwards of both families, against transformers' own."""
+"""Loading, saving and the head."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import pytest
 import torch
 
 from selftrain.errors import ModelError
-from selftrain.models import LanguageModel, head_logits, is_encoder_decoder, load_model, save_model, target_hidden
+from selftrain.models import LanguageModel, load_model, save_model
 from selftrain.toy import make_toy
 from selftrain.weights import weights_digest
-
-PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12]]
-TARGETS = [[20, 21, 0], [22, 0]]
 
 
 @pytest.fixture(scope="module", params=["random-llama", "random-t5"])
@@ -21,26 +18,6 @@ def toy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp(request.param)
     make_toy(request.param, folder)
     return load_model(folder, digest="toy")
-
-
-def test_hidden_states_at_targets_equal_unpadded_forwards_with_labels(toy: LanguageModel) -> None:
-    hidden, labels, rows = target_hidden(toy.module, PROMPTS, TARGETS, pad_id=0)
-    logits = head_logits(toy.module, hidden)
-    assert labels.tolist() == [20, 21, 0, 22, 0] and rows.tolist() == [0, 0, 0, 1, 1]
-    for row, (prompt, target) in enumerate(zip(PROMPTS, TARGETS, strict=True)):
-        if is_encoder_decoder(toy.module):
-            out = toy.module(input_ids=torch.tensor([prompt]), labels=torch.tensor([target])).logits[0]
-        else:
-            out = toy.module(input_ids=torch.tensor([prompt + target])).logits[0][len(prompt) - 1 : -1]
-        torch.testing.assert_close(logits[rows == row], out, rtol=1e-5, atol=1e-5)
-
-
-def test_a_target_that_holds_the_pad_id_counts(toy: LanguageModel) -> None:
-    """Pad and end token are one in many models; masks come from lengths."""
-    hidden, labels, _ = target_hidden(toy.module, PROMPTS, TARGETS, pad_id=toy.eos_id)
-    assert len(labels) == 5
-    other, _, _ = target_hidden(toy.module, PROMPTS, TARGETS, pad_id=30)
-    torch.testing.assert_close(hidden, other)
 
 
 def test_saved_weights_come_back(toy: LanguageModel, tmp_path: Path) -> None:

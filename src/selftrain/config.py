@@ -202,7 +202,11 @@ class TrainingConfig(Section):
         300, ge=1, description="longer targets are dropped and counted (paper: 300 T5, 384 Llama)"
     )
     micro_batch_tokens: int = Field(
-        2048, ge=64, description="padded tokens forwarded at once; the effective batch stays"
+        2048, ge=64, description="tokens forwarded at once, padding included; the effective batch stays"
+    )
+    layout: Literal["auto", "trees", "rows"] = Field(
+        "auto",
+        description="trees: each prompt once, no padding; rows: one padded row a completion; auto: trees where it fits",
     )
     checkpoint_every_s: float = Field(300.0, gt=0, description="seconds between checkpoints inside a training stage")
 

@@ -1,12 +1,10 @@
-"""Models: the one place that knows decoder-only from encoder-decoder. Loads, saves, runs forwards.
+"""Models: loading, saving, the head, and whether a model is decoder-only or encoder-decoder.
 
-    model = load_model(path, device="cpu", precision="fp32")
-    hidden, labels, rows = target_hidden(model.module, prompts, targets, pad_id=model.pad_id)
+    model = load_model(path, digest=digest, device="cpu", precision="fp32")
     logits = head_logits(model.module, hidden)
 
 The family is read from the loaded config, never guessed from a name. Weights are safetensors only, and
-remote code runs only when asked for. Loss masks come from lengths: pad ids are never looked at, since
-in many models pad is the end token. Sampling has forwards of its own (`sampling/`).
+remote code runs only when asked for. Training's forwards are in `forwards.py`, sampling's in `sampling/`.
 """
 
 from __future__ import annotations
@@ -141,61 +139,6 @@ def max_positions(module: nn.Module) -> int | None:
     if is_encoder_decoder(module):
         return None
     return getattr(module.config, "max_position_embeddings", None)
-
-
-def target_hidden(
-    module: nn.Module, prompts: Sequence[Ids], targets: Sequence[Ids], pad_id: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One padded forward; the hidden states that predict the targets' tokens.
-
-    Args:
-        prompts: B prompts, none empty.
-        targets: B targets, end token included.
-
-    Returns:
-        hidden [N, D] for the N target tokens of all rows in order, labels [N], and rows [N] (the row of each).
-    """
-    device = next(module.parameters()).device
-    if is_encoder_decoder(module):
-        hidden = _encoder_decoder_hidden(module, prompts, targets, pad_id, device)
-        starts = [0] * len(targets)
-    else:
-        sequences = [[*prompt, *target[:-1]] for prompt, target in zip(prompts, targets, strict=True)]
-        ids, mask = _padded(sequences, pad_id, device)
-        hidden = module.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state  # type: ignore[operator]
-        starts = [len(prompt) - 1 for prompt in prompts]  # the last prompt token predicts the first target token
-    rows = torch.tensor([row for row, target in enumerate(targets) for _ in target], device=device)
-    columns = torch.tensor(
-        [start + i for start, target in zip(starts, targets, strict=True) for i in range(len(target))], device=device
-    )
-    labels = torch.tensor([token for target in targets for token in target], device=device)
-    return hidden[rows, columns], labels, rows
-
-
-def _encoder_decoder_hidden(
-    module: Any, prompts: Sequence[Ids], targets: Sequence[Ids], pad_id: int, device: torch.device
-) -> Tensor:
-    ids, mask = _padded(prompts, pad_id, device)
-    start = module.config.decoder_start_token_id
-    inputs, input_mask = _padded([[start, *target[:-1]] for target in targets], pad_id, device)
-    encoded = module.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
-    out = module.get_decoder()(
-        input_ids=inputs,
-        attention_mask=input_mask,
-        encoder_hidden_states=encoded,
-        encoder_attention_mask=mask,
-        use_cache=False,
-    )
-    return out.last_hidden_state  # type: ignore[no-any-return]
-
-
-def _padded(sequences: Sequence[Ids], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """ids [B, T] filled on the right, and mask [B, T] from the lengths."""
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
-    width = int(lengths.max())
-    ids = torch.tensor([[*sequence, *[pad_id] * (width - len(sequence))] for sequence in sequences])
-    mask = (torch.arange(width)[None, :] < lengths[:, None]).long()
-    return ids.to(device), mask.to(device)
 
 
 def head_logits(module: nn.Module, hidden: Tensor, product: Callable[[Tensor], Tensor] | None = None) -> Tensor:

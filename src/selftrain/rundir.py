@@ -29,7 +29,7 @@ from selftrain.errors import RunError
 MANIFEST = "manifest.json"
 RUN_CONTROL = (
     "name", "description", "baselines", "checkpoints", "compute.device", "compute.threads", "compute.min_free_disk_gb",
-    "training.micro_batch_tokens", "training.checkpoint_every_s",
+    "training.micro_batch_tokens", "training.layout", "training.checkpoint_every_s",
 )  # fmt: skip
 
 Figures = dict[str, Any]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.config import RunConfig
+from selftrain.forwards import Layout
 from selftrain.judged import COMPLETIONS, accuracy_of, changed_fraction
 from selftrain.models import LanguageModel, config_is_encoder_decoder, is_encoder_decoder, load_tokenizer
 from selftrain.modelstore import ModelRef, ModelStore
@@ -91,7 +92,7 @@ class Workbench:
         if num_steps is not None:
             settings = settings.model_copy(update={"max_steps": num_steps})
 
-        def objective(model: LanguageModel) -> SFTObjective:
+        def objective(model: LanguageModel, layout: Layout) -> SFTObjective:
             return SFTObjective(
                 read_examples(examples.folder),
                 settings,
@@ -99,6 +100,7 @@ class Workbench:
                 pad_id=model.pad_id,
                 encoder_decoder=is_encoder_decoder(model.module),
                 micro_batch_tokens=self.config.training.micro_batch_tokens,
+                layout=layout,
             )
 
         name = f"{at}/sft"
@@ -126,7 +128,7 @@ class Workbench:
         """The DPO model of an iteration, and why the guard says that it collapsed (empty where it does not)."""
         settings = self.config.training.dpo
 
-        def objective(loaded: LanguageModel) -> DPOObjective:
+        def objective(loaded: LanguageModel, layout: Layout) -> DPOObjective:
             rows = read_jsonl(pairs.folder / PAIRS, Pair)
             prompts = {problem.id: self.codec.prompt(problem.question) for problem in self.sets.questions}
             return DPOObjective(
@@ -136,6 +138,7 @@ class Workbench:
                 pad_id=loaded.pad_id,
                 encoder_decoder=is_encoder_decoder(loaded.module),
                 micro_batch_tokens=self.config.training.micro_batch_tokens,
+                layout=layout,
             )
 
         name = f"{at}/dpo"

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from selftrain.models import head_logits, load_model, target_hidden
+from selftrain.forwards import Tree, target_hidden
+from selftrain.models import head_logits, load_model
 from selftrain.records import Completion, Example, Pair, read_jsonl
 from selftrain.training.losses import token_log_probs
 from selftrain.weights import weights_digest
@@ -77,7 +78,7 @@ def test_an_sft_that_says_from_base_starts_at_base(smoke: Path) -> None:
     total = count = 0.0
     with torch.no_grad():
         for row in batch:
-            hidden, labels, _ = target_hidden(base.module, [row.prompt_ids], [row.target_ids], base.pad_id)
+            hidden, labels, _ = target_hidden(base.module, [Tree(row.prompt_ids, [row.target_ids])], base.pad_id)
             total -= float(token_log_probs(head_logits(base.module, hidden), labels).sum())
             count += len(labels)
     logged = json.loads((smoke / "1-iteration/sft/train-log.jsonl").read_text().splitlines()[0])

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from selftrain.config import DPOConfig, SFTConfig
+from selftrain.forwards import Layout
 from selftrain.records import Example, Pair
 from selftrain.training.dpo import DPOObjective, group_pairs
 from selftrain.training.sft import SFTObjective
@@ -70,6 +71,7 @@ class Family:
     name: str
     build: Callable[[float], nn.Module]
     encoder_decoder: bool
+    layout: Layout = "rows"
 
     def model(self, dropout: float = 0.0, seed: int = 0) -> nn.Module:
         """A random model, always the same for a seed."""
@@ -86,6 +88,7 @@ class Family:
             pad_id=1,
             encoder_decoder=self.encoder_decoder,
             micro_batch_tokens=micro_batch_tokens,
+            layout=self.layout,
         )
 
     def dpo(self, pairs: list[Pair], micro_batch_tokens: int = 2048, **settings: Any) -> DPOObjective:
@@ -97,15 +100,21 @@ class Family:
             pad_id=1,
             encoder_decoder=self.encoder_decoder,
             micro_batch_tokens=micro_batch_tokens,
+            layout=self.layout,
         )
 
 
-FAMILIES = {"llama": Family("llama", _llama, False), "t5": Family("t5", _t5, True)}
+FAMILIES = {
+    "llama": Family("llama", _llama, False),
+    "t5": Family("t5", _t5, True),
+    "llama-trees": Family("llama", _llama, False, "trees"),
+    "t5-trees": Family("t5", _t5, True, "trees"),
+}
 
 
 @pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> Family:
-    """Each family in turn."""
+    """Each family in each layout in turn."""
     return FAMILIES[request.param]
 
 

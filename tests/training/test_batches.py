@@ -62,14 +62,21 @@ def test_group_batches_take_the_smaller_of_epochs_and_steps(epochs: float, max_s
 
 def test_padded_tokens_of_both_families() -> None:
     shapes = [ItemShape.of(10, [2, 5]), ItemShape.of(3, [9])]
-    assert padded_tokens(shapes, encoder_decoder=False) == 3 * 15
-    assert padded_tokens(shapes, encoder_decoder=True) == 3 * (10 + 9)
-    assert shapes[0].tokens == 10 + 10 + 2 + 5
+    assert padded_tokens(shapes, False, "rows") == 3 * 15
+    assert padded_tokens(shapes, True, "rows") == 3 * (10 + 9)
+    assert shapes[0].tokens("rows") == 10 + 10 + 2 + 5
+
+
+def test_trees_count_a_prompt_once_and_need_no_padding() -> None:
+    shapes = [ItemShape.of(10, [2, 5]), ItemShape.of(3, [9])]
+    assert shapes[0].tokens("trees") == 10 + 2 + 5
+    assert padded_tokens(shapes, False, "trees") == 10 + 2 + 5 + 3 + 9
+    assert padded_tokens(shapes, True, "trees") == 2 * 10 + 3 * 9
 
 
 def _plan(budget: int, batches: list[list[int]] | None = None) -> Plan:
     shapes = [ItemShape.of(prompt, [4]) for prompt in (2, 30, 4, 28, 6, 26)]
-    return Plan(batches or [[0, 1, 2, 3, 4, 5]], shapes, [1, 2, 3, 4, 5, 6], budget, encoder_decoder=False)
+    return Plan(batches or [[0, 1, 2, 3, 4, 5]], shapes, [1, 2, 3, 4, 5, 6], budget, False, "rows")
 
 
 def test_micro_batches_sort_by_length_and_keep_to_the_budget() -> None:

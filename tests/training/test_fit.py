@@ -80,7 +80,10 @@ def test_the_result_does_not_depend_on_micro_batches(
         logs.append(_rows(tmp_path / str(budget)))
         results.append(_weights(module))
     padded = [sum(row["padded_tokens"] for row in log) for log in logs]
-    assert padded[0] < padded[1] < padded[2]
+    if objective.plan.layout == "trees" and not family.encoder_decoder:
+        assert padded[0] == padded[1] == padded[2]
+    else:
+        assert padded[0] <= padded[1] <= padded[2] and padded[0] < padded[2]
     assert kind == "dpo" or padded[0] == sum(row["tokens"] for row in logs[0])
     for log, weights in zip(logs[1:], results[1:], strict=True):
         for row, other in zip(logs[0], log, strict=True):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.config import RunConfig
+from selftrain.forwards import Layout, choose_layout
 from selftrain.models import LanguageModel, is_encoder_decoder, save_model
 from selftrain.progress import Progress
 from selftrain.rundir import Figures
@@ -25,14 +26,17 @@ def run_training(
     *,
     stage: str,
     open_model: Callable[[], LanguageModel],
-    make_objective: Callable[[LanguageModel], Objective],
+    make_objective: Callable[[LanguageModel, Layout], Objective],
     config: RunConfig,
     precision: Precision,
     progress: Progress,
 ) -> Figures:
     """Fit the objective on a freshly opened model; save weights, then figures."""
     model = open_model()
-    objective = make_objective(model)
+    layout, why_rows = choose_layout(model.module, config.training.layout)
+    objective = make_objective(model, layout)
+    if why_rows:
+        progress.say(f"{stage}: one padded row a completion: {why_rows}")
     progress.begin(stage, objective.plan.num_steps, "steps")
     before = 0
 
@@ -71,6 +75,7 @@ def run_training(
         "encoder_decoder": is_encoder_decoder(model.module),
         "start_weights": model.digest,
         "precision": precision,
+        "layout": layout,
         **final,
     }
 

@@ -2,12 +2,12 @@
 
     batches = row_batches(len(rows), batch_size=96, epochs=8, max_steps=None, seed=7)   # SFT
     batches = group_batches(pairs_a_question, batch_size=96, epochs=1, max_steps=150, seed=7)   # DPO
-    plan = Plan(batches, shapes, weights, micro_batch_tokens=2048, encoder_decoder=False)
+    plan = Plan(batches, shapes, weights, micro_batch_tokens=2048, encoder_decoder=False, layout="trees")
     for micro_batch in plan.step(0): ...
 
 An item is a row (SFT) or a question with all its completions (DPO). An effective batch, and with it the
-gradient, does not depend on how it is cut: every micro-batch carries the whole batch's denominator. Left
-out: packing rows into one sequence, and sharing a prompt among completions.
+gradient, does not depend on how it is cut: every micro-batch carries the whole batch's denominator. What an
+item costs depends on the layout of the forward (`forwards.py`).
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
+from selftrain.forwards import Layout
 from selftrain.seeding import stream
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ItemShape:
-    """What an item costs to forward: rows, and the longest prompt, target and both together, in tokens."""
+    """What an item costs to forward: completions, the prompt, the longest target and all targets, in tokens."""
 
     num_rows: int
     prompt: int
     target: int
-    total: int
-    tokens: int
+    all_targets: int
 
     @staticmethod
     def of(prompt_tokens: int, target_tokens: Sequence[int]) -> ItemShape:
-        """One prompt under each of the targets; `tokens` counts the prompt once a row, as it is forwarded."""
-        longest = max(target_tokens)
-        tokens = prompt_tokens * len(target_tokens) + sum(target_tokens)
-        return ItemShape(len(target_tokens), prompt_tokens, longest, prompt_tokens + longest, tokens)
+        """One prompt under each of the targets."""
+        return ItemShape(len(target_tokens), prompt_tokens, max(target_tokens), sum(target_tokens))
+
+    def tokens(self, layout: Layout) -> int:
+        """Real tokens that a forward computes: in trees the prompt once, in rows once a completion."""
+        return self.prompt * (1 if layout == "trees" else self.num_rows) + self.all_targets
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,12 +110,19 @@ def _fill(order: Iterable[int], sizes: Sequence[int], batch_size: int) -> list[l
     return batches
 
 
-def padded_tokens(shapes: Sequence[ItemShape], encoder_decoder: bool) -> int:
-    """Tokens that one padded forward of these items computes (prompts and targets are padded apart in T5)."""
+def padded_tokens(shapes: Sequence[ItemShape], encoder_decoder: bool, layout: Layout) -> int:
+    """Tokens that one forward of these items computes, padding included.
+
+    Rows are padded to the longest, prompts and targets apart in encoder-decoder models; trees of a decoder-only model
+    have no padding.
+    """
     num_rows = sum(shape.num_rows for shape in shapes)
     if encoder_decoder:
-        return num_rows * (max(shape.prompt for shape in shapes) + max(shape.target for shape in shapes))
-    return num_rows * max(shape.total for shape in shapes)
+        num_prompts = len(shapes) if layout == "trees" else num_rows
+        return num_prompts * max(shape.prompt for shape in shapes) + num_rows * max(shape.target for shape in shapes)
+    if layout == "trees":
+        return sum(shape.tokens(layout) for shape in shapes)
+    return num_rows * max(shape.prompt + shape.target for shape in shapes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +133,8 @@ class Plan:
         batches: item numbers of each step's effective batch.
         shapes: of each item.
         weights: of each item, in the unit that the loss is a mean over (tokens, pairs).
-        micro_batch_tokens: padded tokens forwarded at once; a single item may exceed it.
+        micro_batch_tokens: tokens forwarded at once, padding included; a single item may exceed it.
+        layout: of the forward.
     """
 
     batches: Sequence[Sequence[int]]
@@ -132,6 +142,7 @@ class Plan:
     weights: Sequence[float]
     micro_batch_tokens: int
     encoder_decoder: bool
+    layout: Layout
 
     @property
     def num_steps(self) -> int:
@@ -160,7 +171,7 @@ class Plan:
         """Longest rows first, as many items as the budget holds, at least one."""
         denominator = math.fsum(self.weights[item] for item in batch)
         cuts: list[list[int]] = []
-        for item in sorted(batch, key=lambda item: -self.shapes[item].total):
+        for item in sorted(batch, key=lambda item: -(self.shapes[item].prompt + self.shapes[item].target)):
             grown = [*cuts[-1], item] if cuts else [item]
             if cuts and self._padded(grown) <= self.micro_batch_tokens:
                 cuts[-1] = grown
@@ -169,8 +180,8 @@ class Plan:
         return [self._micro_batch(items, denominator) for items in cuts]
 
     def _padded(self, items: Sequence[int]) -> int:
-        return padded_tokens([self.shapes[item] for item in items], self.encoder_decoder)
+        return padded_tokens([self.shapes[item] for item in items], self.encoder_decoder, self.layout)
 
     def _micro_batch(self, items: Sequence[int], denominator: float) -> MicroBatch:
-        tokens = sum(self.shapes[item].tokens for item in items)
+        tokens = sum(self.shapes[item].tokens(self.layout) for item in items)
         return MicroBatch(tuple(items), denominator, tokens, self._padded(items))

@@ -8,7 +8,7 @@ The reference is the module itself before step 1: its log-probabilities are meas
 forward on the same micro-batches that training uses, so that margins start at 0; no second model is held.
 Dropout is off throughout (paper). Departure: the paper shuffles pairs singly; here a question's pairs stay
 in one effective batch of about `batch_size` pairs (`batches.group_batches`), since 3 pairs from 2 + 2
-completions then cost 4 forwards and not 6. Left out: the shared prompt as a tree.
+completions then cost 4 forwards and not 6; with `layout="trees"` they share the prompt's forward too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from selftrain.config import DPOConfig
 from selftrain.errors import DataError
+from selftrain.forwards import Layout, Tree
 from selftrain.records import Pair
 from selftrain.training.batches import ItemShape, MicroBatch, Plan, group_batches
 from selftrain.training.losses import dpo_loss, reward_accuracy, sum_by_row
@@ -92,6 +93,7 @@ class DPOObjective:
         pad_id: int,
         encoder_decoder: bool,
         micro_batch_tokens: int = 2048,
+        layout: Layout = "rows",
     ) -> None:
         if not questions:
             raise DataError("DPO needs at least one pair, got none.")
@@ -104,7 +106,7 @@ class DPOObjective:
         self.questions, self.config, self.seed, self.pad_id = questions, config, seed, pad_id
         shapes = [ItemShape.of(len(q.prompt_ids), [len(ids) for ids in q.completions]) for q in questions]
         weights = [sum(weight for _, _, weight in q.pairs) for q in questions]
-        self.plan = Plan(batches, shapes, weights, micro_batch_tokens, encoder_decoder)
+        self.plan = Plan(batches, shapes, weights, micro_batch_tokens, encoder_decoder, layout)
         self.reference: list[Tensor] = []  # a question: [completions]
 
     @property
@@ -123,10 +125,9 @@ class DPOObjective:
     def log_probs(self, module: nn.Module, micro_batch: MicroBatch) -> Tensor:
         """log pi(y|x), summed over tokens, of every completion of the micro-batch's questions in order [R]."""
         questions = [self.questions[item] for item in micro_batch.items]
-        targets = [ids for question in questions for ids in question.completions]
-        prompts = [question.prompt_ids for question in questions for _ in question.completions]
-        values, rows = target_log_probs(module, prompts, targets, self.pad_id)
-        return sum_by_row(values, rows, len(targets))
+        trees = [Tree(question.prompt_ids, question.completions) for question in questions]
+        values, rows = target_log_probs(module, trees, self.pad_id, self.plan.layout)
+        return sum_by_row(values, rows, sum(len(tree.targets) for tree in trees))
 
     def loss(self, module: nn.Module, micro_batch: MicroBatch) -> tuple[Tensor, Stats]:
         """This micro-batch's part of the weighted mean over the effective batch's pairs."""

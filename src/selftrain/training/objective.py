@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from selftrain.config import OptimizerConfig
-from selftrain.models import head_logits, target_hidden
+from selftrain.forwards import Layout, Tree, target_hidden
+from selftrain.models import head_logits
 from selftrain.training.batches import MicroBatch, Plan
 from selftrain.training.losses import token_log_probs
 
@@ -84,11 +85,9 @@ class Objective(Protocol):
         ...
 
 
-def target_log_probs(
-    module: nn.Module, prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], pad_id: int
-) -> tuple[Tensor, Tensor]:
-    """log pi of every target token [N] in fp32, and the row of each [N]; the head runs on these tokens only."""
-    hidden, labels, rows = target_hidden(module, prompts, targets, pad_id)  # [N, D], [N], [N]
+def target_log_probs(module: nn.Module, trees: Sequence[Tree], pad_id: int, layout: Layout) -> tuple[Tensor, Tensor]:
+    """log pi of every target token [N] in fp32, and the completion of each [N]; the head runs on these tokens only."""
+    hidden, labels, rows = target_hidden(module, trees, pad_id, layout)  # [N, D], [N], [N]
     return token_log_probs(head_logits(module, hidden), labels), rows
 
 

@@ -4,7 +4,7 @@
     result = fit(module, objective, folder=folder)
 
 The targets are stored token ids, end token included; text is never tokenised here. Dropout is the model's
-own or `SFTConfig.dropout`. Left out: packing.
+own or `SFTConfig.dropout`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from selftrain.config import SFTConfig
 from selftrain.errors import DataError
+from selftrain.forwards import Layout, Tree
 from selftrain.models import set_dropout
 from selftrain.records import Example
 from selftrain.training.batches import ItemShape, MicroBatch, Plan, row_batches
@@ -43,13 +44,14 @@ class SFTObjective:
         pad_id: int,
         encoder_decoder: bool,
         micro_batch_tokens: int = 2048,
+        layout: Layout = "rows",
     ) -> None:
         _check(examples)
         self.examples, self.config, self.seed, self.pad_id = examples, config, seed, pad_id
         batches = row_batches(len(examples), config.batch_size, config.epochs, config.max_steps, seed)
         shapes = [ItemShape.of(len(row.prompt_ids), [len(row.target_ids)]) for row in examples]
         weights = [row.weight * len(row.target_ids) for row in examples]
-        self.plan = Plan(batches, shapes, weights, micro_batch_tokens, encoder_decoder)
+        self.plan = Plan(batches, shapes, weights, micro_batch_tokens, encoder_decoder, layout)
 
     def digest(self) -> str:
         """SHA-256 of the rows, in order."""
@@ -63,9 +65,8 @@ class SFTObjective:
     def loss(self, module: nn.Module, micro_batch: MicroBatch) -> tuple[Tensor, Stats]:
         """This micro-batch's part of the mean over the effective batch's tokens; nothing more to log."""
         rows = [self.examples[item] for item in micro_batch.items]
-        log_probs, row_of = target_log_probs(
-            module, [row.prompt_ids for row in rows], [row.target_ids for row in rows], self.pad_id
-        )
+        trees = [Tree(row.prompt_ids, [row.target_ids]) for row in rows]
+        log_probs, row_of = target_log_probs(module, trees, self.pad_id, self.plan.layout)
         weights = log_probs.new_tensor([row.weight for row in rows])[row_of]  # [N]
         return sft_loss(log_probs, weights, micro_batch.denominator), {}
 

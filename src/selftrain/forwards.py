@@ -1,0 +1,257 @@
+"""Training forwards: the hidden states that predict the targets' tokens, with or without sharing a prompt.
+
+    trees = [Tree(prompt_ids, [target_ids, ...]), ...]          # a prompt and the completions that follow it
+    hidden, labels, rows = target_hidden(module, trees, pad_id, layout="trees")
+
+Two layouts, the same numbers:
+
+- "rows": one padded row a completion, the prompt in each. Any model that transformers loads.
+- "trees": each prompt once. Decoder-only models get all trees of a micro-batch as one sequence without any
+  padding; attention runs tree by tree, a completion sees its prompt and itself, and its positions follow the prompt's.
+  Encoder-decoder models encode each prompt once; their decoder rows stay padded.
+
+`choose_layout` tries both on a made-up tree, since a model's attention may not be ours to replace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from selftrain.errors import ModelError
+from selftrain.models import is_encoder_decoder
+
+Ids = Sequence[int]
+Layout = Literal["rows", "trees"]
+ATTENTION = "selftrain_trees"
+
+
+class Tree(NamedTuple):
+    """A prompt and the completions that follow it, each of at least one token."""
+
+    prompt: Ids
+    targets: Sequence[Ids]
+
+
+def target_hidden(
+    module: nn.Module, trees: Sequence[Tree], pad_id: int, layout: Layout = "rows"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One forward; the hidden states that predict the targets' tokens.
+
+    Returns:
+        hidden [N, D] for the N target tokens of all completions in order, labels [N], and rows [N] (the completion of
+        each, counted through all trees).
+    """
+    device = next(module.parameters()).device
+    targets = [target for tree in trees for target in tree.targets]
+    if is_encoder_decoder(module):
+        hidden = _encoder_decoder_hidden(module, trees, pad_id, device, layout)
+    elif layout == "trees":
+        hidden = _tree_hidden(module, trees, device)
+    else:
+        hidden = _row_hidden(module, trees, pad_id, device)
+    labels = torch.tensor([token for target in targets for token in target], device=device)
+    rows = torch.tensor([row for row, target in enumerate(targets) for _ in target], device=device)
+    return hidden, labels, rows
+
+
+def _row_hidden(module: Any, trees: Sequence[Tree], pad_id: int, device: torch.device) -> Tensor:
+    pairs = [(tree.prompt, target) for tree in trees for target in tree.targets]
+    ids, mask = _padded([[*prompt, *target[:-1]] for prompt, target in pairs], pad_id, device)
+    hidden = module.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    return _at(hidden, [(len(prompt) - 1, len(target)) for prompt, target in pairs])
+
+
+def _at(hidden: Tensor, spans: Sequence[tuple[int, int]]) -> Tensor:
+    """hidden [B, T, D] at (first column, count) of each row, one after another [N, D]."""
+    rows = [row for row, (_, count) in enumerate(spans) for _ in range(count)]
+    columns = [first + i for first, count in spans for i in range(count)]
+    return hidden[torch.tensor(rows, device=hidden.device), torch.tensor(columns, device=hidden.device)]
+
+
+def _encoder_decoder_hidden(
+    module: Any, trees: Sequence[Tree], pad_id: int, device: torch.device, layout: Layout
+) -> Tensor:
+    targets = [target for tree in trees for target in tree.targets]
+    if layout == "rows":
+        trees = [Tree(tree.prompt, [target]) for tree in trees for target in tree.targets]
+    ids, mask = _padded([tree.prompt for tree in trees], pad_id, device)
+    encoded = module.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+    tree_of = torch.tensor([index for index, tree in enumerate(trees) for _ in tree.targets], device=device)
+    start = module.config.decoder_start_token_id
+    inputs, input_mask = _padded([[start, *target[:-1]] for target in targets], pad_id, device)
+    out = module.get_decoder()(
+        input_ids=inputs,
+        attention_mask=input_mask,
+        encoder_hidden_states=encoded[tree_of],
+        encoder_attention_mask=mask[tree_of],
+        use_cache=False,
+    )
+    return _at(out.last_hidden_state, [(0, len(target)) for target in targets])
+
+
+def _padded(sequences: Sequence[Ids], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """ids [B, T] filled on the right, and mask [B, T] from the lengths."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    width = int(lengths.max())
+    ids = torch.tensor([[*sequence, *[pad_id] * (width - len(sequence))] for sequence in sequences])
+    mask = (torch.arange(width)[None, :] < lengths[:, None]).long()
+    return ids.to(device), mask.to(device)
+
+
+# --- Trees in a decoder-only model ---
+
+
+class _Branch(NamedTuple):
+    """Where a completion's fed tokens lie in the flat sequence: its tree's prompt, and its own."""
+
+    prompt: slice
+    own: slice
+
+
+def _flatten(trees: Sequence[Tree]) -> tuple[list[int], list[int], list[int], list[list[_Branch]]]:
+    """Fed ids [N'], positions [N'], the column that predicts each target token, and each tree's branches.
+
+    A tree is its prompt, then each completion less its last token, which is predicted and never fed.
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    predictors: list[int] = []
+    branches: list[list[_Branch]] = []
+    for prompt, targets in trees:
+        trunk = slice(len(ids), len(ids) + len(prompt))
+        ids += prompt
+        positions += range(len(prompt))
+        branches.append([])
+        for target in targets:
+            own = slice(len(ids), len(ids) + len(target) - 1)
+            ids += target[:-1]
+            positions += range(len(prompt), len(prompt) + len(target) - 1)
+            predictors += [trunk.stop - 1, *range(own.start, own.stop)]
+            branches[-1].append(_Branch(trunk, own))
+    return ids, positions, predictors, branches
+
+
+def _tree_hidden(module: Any, trees: Sequence[Tree], device: torch.device) -> Tensor:
+    ids, positions, predictors, branches = _flatten(trees)
+    with _our_attention(module):
+        hidden = module.base_model(
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=torch.tensor([positions], device=device),
+            use_cache=False,
+            branches=branches,
+        ).last_hidden_state
+    found: Tensor = hidden[0, torch.tensor(predictors, device=device)]
+    return found
+
+
+@contextlib.contextmanager
+def _our_attention(module: Any) -> Iterator[None]:
+    """Within, the model's layers call `_tree_attention`, and transformers makes no mask."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, _tree_attention)
+    config = module.config
+    before = config._attn_implementation
+    config._attn_implementation = ATTENTION
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _tree_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    branches: Sequence[Sequence[_Branch]],
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention within trees, in transformers' interface.
+
+    Args:
+        query: [1, H, N', d]; key and value [1, G, N', d], G dividing H.
+
+    Returns:
+        [1, N', H, d], and no weights.
+
+    Raises:
+        NotImplementedError: the layer asks for a window, a soft cap or sinks (`why_not_trees` reports it).
+    """
+    wants = [name for name in ("sliding_window", "softcap", "s_aux") if kwargs.get(name) is not None]
+    if wants or attention_mask is not None or key.shape[-2] != query.shape[-2]:
+        raise NotImplementedError(f"its attention takes {', '.join(wants) or 'a mask of its own'}")
+    groups = query.shape[1] // key.shape[1]
+    key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
+
+    def attend(own: slice, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        return functional.scaled_dot_product_attention(
+            query[:, :, own], keys, values, mask, dropout, is_causal=mask is None, scale=scaling
+        )
+
+    parts: list[Tensor] = []
+    for tree in branches:
+        trunk, first = tree[0].prompt, tree[0].own
+        stem = slice(trunk.start, first.stop)  # the prompt and the first completion: plain causal attention
+        parts.append(attend(stem, key[:, :, stem], value[:, :, stem], None))
+        for _, own in tree[1:]:
+            if own.start < own.stop:
+                keys, values = (torch.cat([part[:, :, trunk], part[:, :, own]], dim=2) for part in (key, value))
+                parts.append(attend(own, keys, values, _branch_mask(trunk, own, query.device)))
+    return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+def _branch_mask(trunk: slice, own: slice, device: torch.device) -> Tensor:
+    """[T, P + T]: the whole prompt, and causally the completion itself."""
+    prompt, length = trunk.stop - trunk.start, own.stop - own.start
+    return torch.ones(length, prompt + length, dtype=torch.bool, device=device).tril(prompt)
+
+
+def choose_layout(module: nn.Module, wanted: Layout | Literal["auto"]) -> tuple[Layout, str]:
+    """The layout to train with, and why "auto" did not take trees (empty where it did, or was not asked).
+
+    The choice depends on the model and the device alone, so that a run that goes on takes the same again.
+
+    Raises:
+        ModelError: trees were asked for, and the model's attention cannot have them.
+    """
+    if wanted == "rows":
+        return "rows", ""
+    reason = why_not_trees(module)
+    if wanted == "trees" and reason:
+        raise ModelError(f"training.layout=trees cannot be used with this model: {reason}.", "Take rows or auto.")
+    device = next(module.parameters()).device.type
+    if wanted == "auto" and not reason and device != "cpu" and not is_encoder_decoder(module):
+        reason = f"attention tree by tree was not measured on {device}; training.layout=trees takes them"
+    return ("rows", reason) if reason else ("trees", "")
+
+
+def why_not_trees(module: nn.Module, tolerance: float = 1e-4) -> str:
+    """Why "trees" would go wrong with this model; empty where both layouts give the same hidden states.
+
+    Two made-up prompts with completions go through both in fp32, the weights' precision, without gradient and dropout;
+    the tolerance is relative to the largest value.
+    """
+    trees = [Tree([5, 6, 7, 8, 9], [[3, 4, 5, 6, 7, 8], [9, 8, 7, 6], [4]]), Tree([6, 5, 4], [[7, 8, 9]])]
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            plain, _, _ = target_hidden(module, trees, 0, "rows")
+            shared, _, _ = target_hidden(module, trees, 0, "trees")
+    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    finally:
+        module.train(was_training)
+    off = float((plain - shared).abs().max() / plain.abs().max())
+    return "" if off <= tolerance else f"shared prompts are off by {off:.2g} of the largest hidden value"
