@@ -55,3 +55,7 @@ def test_memory_and_processors() -> None:
     memory = hardware.total_memory_bytes()
     assert memory is None or memory > 1e8
     assert hardware.num_cpus() >= 1
+
+
+def test_matrix_products_are_timed() -> None:
+    assert 1e7 < hardware.matrix_flops("cpu", "fp32", seconds=0.01) < 1e14

@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "calculator", "card", "data", "judged", "labelling", "model_hub", "outfile", "pairing", "pool", "prompts",
         "recipe", "rundir", "similarity", "smollm2", "toy", "verify", "weights",
     ),
-    ("config", "cost", "errors", "hardware", "metrics", "progress", "records", "seeding"),
+    ("config", "cost", "errors", "hardware", "metrics", "processes", "progress", "records", "seeding"),
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -9,6 +9,7 @@ from typing import Any
 from selftrain.config import RunConfig
 from selftrain.errors import RunError
 from selftrain.hardware import free_disk_bytes
+from selftrain.processes import join
 from selftrain.progress import Progress, Silent
 from selftrain.recipe import load_config
 
@@ -27,13 +28,16 @@ def run(
         overrides: `section.field=value`, on top of a recipe or file.
         out: the run folder; default `runs/NAME`.
 
+    Under a launcher every process calls this; the main one alone gets results, the others an empty dict.
+
     Raises:
         UserError: whatever the user can put right; see `selftrain.errors`.
     """
     if not isinstance(config, RunConfig):
         config = load_config(str(config), overrides)
     folder = Path(out) if out is not None else Path("runs") / config.name
-    progress = progress or Silent()
+    team = join()
+    progress = progress if progress is not None and team.is_main else Silent()
     check_disk(folder, config.compute.min_free_disk_gb)
 
     from selftrain.data.available import check_available
@@ -44,13 +48,19 @@ def run(
 
     check_backend(config.sampling)
 
+    from selftrain.training.adapters import check_installed
+
+    check_installed(config.training.lora)
+
     from selftrain.report.write import write_report
     from selftrain.rundir import RunDir
     from selftrain.runner import Runner
 
-    with RunDir.open(folder, config) as rundir:
+    with RunDir.open(folder, config, team) as rundir:
         Runner(config, rundir, progress).run()
-        return write_report(folder)
+        results = write_report(folder) if team.is_main else {}
+        team.wait()
+        return results
 
 
 def check_disk(folder: Path, needed_gb: float) -> None:

@@ -14,6 +14,8 @@ import typer
 
 from selftrain.errors import UserError
 
+INTERRUPTED = 130  # exit code of a command stopped by Ctrl-C
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -53,7 +55,8 @@ def run(
     from selftrain.terminal import make_progress
 
     results = run_recipe(recipe, overrides or [], out=out, progress=make_progress())
-    print(results_text(results))
+    if results:  # under a launcher the main process alone has them
+        print(results_text(results))
 
 
 @app.command()
@@ -208,6 +211,7 @@ def main() -> None:
     except UserError as error:
         _say(f"error: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        _say("Interrupted. Run the same command again to go on.")
-        raise SystemExit(130) from None
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer has caught the Ctrl-C
+            _say("Interrupted. Run the same command again to go on.")
+        raise

@@ -139,7 +139,7 @@ def _flatten(trees: Sequence[Tree]) -> tuple[list[int], list[int], list[int], li
 
 def _tree_hidden(module: Any, trees: Sequence[Tree], device: torch.device) -> Tensor:
     ids, positions, predictors, branches = _flatten(trees)
-    with _our_attention(module):
+    with attention_of(module, "trees"):
         hidden = module.base_model(
             input_ids=torch.tensor([ids], device=device),
             position_ids=torch.tensor([positions], device=device),
@@ -151,8 +151,14 @@ def _tree_hidden(module: Any, trees: Sequence[Tree], device: torch.device) -> Te
 
 
 @contextlib.contextmanager
-def _our_attention(module: Any) -> Iterator[None]:
-    """Within, the model's layers call `_tree_attention`, and transformers makes no mask."""
+def attention_of(module: Any, layout: Layout) -> Iterator[None]:
+    """Within, the layers have the layout's attention: for trees `_tree_attention`, and transformers makes no mask.
+
+    `target_hidden` sees to it itself. A backward pass that computes layers again must be inside too.
+    """
+    if layout == "rows" or is_encoder_decoder(module):
+        yield
+        return
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION, _tree_attention)

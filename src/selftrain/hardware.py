@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +61,21 @@ def cpuinfo_has_bf16(cpuinfo: str) -> bool:
         if name.strip() in ("flags", "Features") and not _BF16_FLAGS.isdisjoint(value.split()):
             return True
     return False
+
+
+def matrix_flops(device: str, precision: str, seconds: float = 0.1) -> float:
+    """FLOP/s of square matrix products now, on average over some time: a shared machine is not always as fast."""
+    import torch
+
+    size = 4096 if device == "cuda" else 768
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
+    float(torch.mm(left, right)[0, 0])  # the first call sets things up
+    count, started = 0, time.perf_counter()
+    while (passed := time.perf_counter() - started) < seconds or not count:
+        float(torch.mm(left, right)[0, 0])  # waits for the device
+        count += 1
+    return count * 2.0 * size**3 / passed
 
 
 def num_cpus() -> int:

@@ -59,11 +59,28 @@ class LanguageModel:
         return sum(p.numel() for p in self.module.parameters())
 
 
-def config_is_encoder_decoder(path: Path, trust_remote_code: bool = False) -> bool:
-    """`is_encoder_decoder` of a model folder, from its config alone."""
+def load_config(path: Path, trust_remote_code: bool = False) -> Any:
+    """The transformers config of a model folder; no weights are read.
+
+    Raises:
+        ModelError: no config there that transformers knows.
+    """
     from transformers import AutoConfig
 
-    return bool(AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).is_encoder_decoder)
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: its config.json cannot be used ({_first_line(error)}).") from error
+
+
+def config_is_encoder_decoder(path: Path, trust_remote_code: bool = False) -> bool:
+    """`is_encoder_decoder` of a model folder, from its config alone."""
+    return bool(load_config(path, trust_remote_code).is_encoder_decoder)
+
+
+def max_positions(config: Any) -> int | None:
+    """How many positions a model knows; None where there is no such bound (T5's relative positions)."""
+    return None if config.is_encoder_decoder else getattr(config, "max_position_embeddings", None)
 
 
 def is_encoder_decoder(module: nn.Module) -> bool:
@@ -99,13 +116,13 @@ def load_model(
     Raises:
         ModelError: the folder holds no model that transformers can load, or one that does not fit its tokenizer.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a stage has a line of its own
     tokenizer = load_tokenizer(path, trust_remote_code)
+    config = load_config(path, trust_remote_code)
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
         kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         module = kind.from_pretrained(
             path, dtype=DTYPES[precision], use_safetensors=True, trust_remote_code=trust_remote_code
@@ -134,13 +151,6 @@ def save_model(model: LanguageModel, path: Path) -> str:
     return weights_digest(path)
 
 
-def max_positions(module: nn.Module) -> int | None:
-    """How many positions the model knows; None where there is no such bound (T5's relative positions)."""
-    if is_encoder_decoder(module):
-        return None
-    return getattr(module.config, "max_position_embeddings", None)
-
-
 def head_logits(module: nn.Module, hidden: Tensor, product: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Logits [N, V] of hidden states [N, D]: the head, with T5's scaling and Gemma's soft cap where configured.
 
@@ -164,3 +174,15 @@ def set_dropout(module: nn.Module, probability: float | None) -> None:
         for name in ("attention_dropout", "dropout"):  # plain floats in Llama's and T5's attention
             if isinstance(getattr(part, name, None), float):
                 setattr(part, name, probability)
+
+
+def checkpoint_activations(module: nn.Module) -> None:
+    """Have each layer's activations computed again in the backward pass, in training mode."""
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")  # of newer and older transformers
+    enable: Any = next(getattr(module, name) for name in names if hasattr(module, name))
+    enable({"use_reentrant": False})
+
+
+def checkpoints_activations(module: nn.Module) -> bool:
+    """Whether `checkpoint_activations` was called on it."""
+    return any(getattr(part, "gradient_checkpointing", False) for part in module.modules())

@@ -55,6 +55,12 @@ class ModelStore:
             ModelError: they cannot be found.
             RunError: they are not the weights that the run was started with.
         """
+        team = self.rundir.team
+        found = self._base() if team.is_main else None
+        team.wait()
+        return found or self._base()
+
+    def _base(self) -> ModelRef:
         if self.config.model in TOYS:
             return self._toy()
         known = read_json(self.rundir.path / WEIGHTS)
@@ -122,6 +128,7 @@ class ModelStore:
 
     def release_all_but(self, *kept: ModelRef) -> None:
         """Delete weights that no stage needs any more (`checkpoints.keep`)."""
+        self.rundir.team.wait()
         if self.config.checkpoints.keep == "all":
             return
         for stage in self._makers:
@@ -131,6 +138,8 @@ class ModelStore:
     def deliver(self, model: ModelRef, style: str) -> None:
         """Put a model into `model/`: a plain transformers folder with a card and how to ask it."""
         self.restore(model)
+        if not self.rundir.team.is_main:
+            return
         target = self.rundir.path / "model"
         temporary = self.rundir.path / f".model.{os.getpid()}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)

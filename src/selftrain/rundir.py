@@ -25,11 +25,12 @@ from typing import Any
 from selftrain import __version__
 from selftrain.config import RunConfig
 from selftrain.errors import RunError
+from selftrain.processes import Team
 
 MANIFEST = "manifest.json"
 RUN_CONTROL = (
     "name", "description", "baselines", "checkpoints", "compute.device", "compute.threads", "compute.min_free_disk_gb",
-    "training.micro_batch_tokens", "training.layout", "training.checkpoint_every_s",
+    "training.micro_batch_tokens", "training.layout", "training.gradient_checkpointing", "training.checkpoint_every_s",
 )  # fmt: skip
 
 Figures = dict[str, Any]
@@ -84,32 +85,37 @@ class StageResult:
 
 
 class RunDir:
-    """One run folder, locked while it is open."""
+    """One run folder, locked while it is open. Of a team's processes only the main one writes to it."""
 
-    def __init__(self, path: Path, lock: int, config: RunConfig) -> None:
-        self.path, self._lock, self.config = path, lock, config
+    def __init__(self, path: Path, lock: int | None, config: RunConfig, team: Team) -> None:
+        self.path, self._lock, self.config, self.team = path, lock, config, team
 
     @classmethod
-    def open(cls, path: Path, config: RunConfig) -> RunDir:
-        """Open or create the folder for this run.
+    def open(cls, path: Path, config: RunConfig, team: Team | None = None) -> RunDir:
+        """Open or create the folder for this run; a team's main process opens it for all.
 
         Raises:
             RunError: another process works in it, or it holds a different run (the differing keys are named).
         """
-        path.mkdir(parents=True, exist_ok=True)
-        lock = take_lock(path)
-        try:
-            _check_identity(path, config)
-        except RunError:
-            os.close(lock)
-            raise
-        run = cls(path, lock, config)
+        team = team or Team()
+        lock = None
+        if team.is_main:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = take_lock(path)
+            try:
+                _check_identity(path, config)
+            except RunError:
+                os.close(lock)
+                raise
+        team.wait()
+        run = cls(path, lock, config, team)
         run.journal("start", version=__version__, pid=os.getpid())
         return run
 
     def close(self) -> None:
         """Let other processes in."""
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def __enter__(self) -> RunDir:
         return self
@@ -119,6 +125,8 @@ class RunDir:
 
     def journal(self, event: str, **details: Any) -> None:
         """Append one line to journal.jsonl: what happened, when."""
+        if not self.team.is_main:
+            return
         line = json.dumps({"time": round(time.time(), 3), "event": event, **details}, ensure_ascii=False)
         with (self.path / "journal.jsonl").open("a", encoding="utf-8") as out:
             out.write(line + "\n")
@@ -133,18 +141,25 @@ class RunDir:
             return None
         return StageResult(name, folder, manifest["digest"], manifest["figures"], manifest["seconds"], skipped=True)
 
-    def stage(self, name: str, *, inputs: Mapping[str, str], settings: Mapping[str, Any], work: Work) -> StageResult:
+    def stage(
+        self, name: str, *, inputs: Mapping[str, str], settings: Mapping[str, Any], work: Work, together: bool = False
+    ) -> StageResult:
         """Run `work(folder)` unless the stage is finished; write its manifest last.
 
         The stage key is the digest of name, inputs and settings. What an earlier, broken attempt with the same
-        key left in the folder stays there for `work` to go on from; with another key it is removed.
+        key left in the folder stays there for `work` to go on from; with another key it is removed. In a team the main
+        process works, and with `together` all do; every process gets what the manifest says.
         """
         done = self.finished(name, inputs, settings)
-        if done is not None:
+        if not self.team.any(done is None) and done is not None:
             return done
         folder = self.path / name
         key = _key(name, inputs, settings)
-        _prepare(folder, key)
+        if self.team.is_main:
+            _prepare(folder, key)
+        self.team.wait()
+        if not self.team.is_main:
+            return self._stage_of_main(name, inputs, settings, work if together else None)
         self.journal("stage-start", stage=name)
         started = time.monotonic()
         before = float((read_json(folder / "spent.json") or {}).get("seconds", 0.0))
@@ -163,7 +178,20 @@ class RunDir:
         }  # fmt: skip
         write_json(folder / MANIFEST, manifest)
         self.journal("stage-end", stage=name, seconds=round(seconds, 3))
+        self.team.wait()
         return StageResult(name, folder, manifest["digest"], figures, seconds, skipped=False)
+
+    def _stage_of_main(
+        self, name: str, inputs: Mapping[str, str], settings: Mapping[str, Any], work: Work | None
+    ) -> StageResult:
+        """Help with a stage, or wait for it, and read what the main process wrote."""
+        if work is not None:
+            work(self.path / name)
+        self.team.wait()
+        done = self.finished(name, inputs, settings)
+        if done is None:
+            raise RunError(f"{name}: the main process finished it, and its files cannot be seen from here.")
+        return done
 
     def figures(self, name: str) -> Figures:
         """The figures of a finished stage."""
@@ -173,7 +201,7 @@ class RunDir:
         """Delete a finished stage's weights; its manifest remembers that they were there."""
         folder = self.path / name
         manifest = read_json(folder / MANIFEST)
-        if manifest is None or not (folder / "model").is_dir():
+        if not self.team.is_main or manifest is None or not (folder / "model").is_dir():
             return
         manifest["released"] = [file for file in manifest["outputs"] if file.startswith("model/")]
         write_json(folder / MANIFEST, manifest)
@@ -181,7 +209,10 @@ class RunDir:
 
     def forget(self, name: str) -> None:
         """Make a stage unfinished, so that it is redone (its released weights are wanted again)."""
-        (self.path / name / MANIFEST).unlink(missing_ok=True)
+        self.team.wait()
+        if self.team.is_main:
+            (self.path / name / MANIFEST).unlink(missing_ok=True)
+        self.team.wait()
 
 
 def _key(name: str, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> str:

@@ -13,14 +13,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from selftrain.card import read_settings
 from selftrain.config import DataSpec
 from selftrain.data import load
 from selftrain.data.base import check_unique_ids, rows_digest
-from selftrain.errors import ConfigError, DataError, ModelError
+from selftrain.errors import ConfigError, DataError
 from selftrain.evaluate import named_sets, parse_spec
 from selftrain.prompts import Codec
 from selftrain.records import Problem
@@ -157,30 +156,16 @@ def prepare(model: str, sets: dict[str, list[Problem]], settings: Settings, say:
         VllmError: vLLM cannot sample it.
     """
     from selftrain.hardware import default_device, default_precision
-    from selftrain.models import load_tokenizer
+    from selftrain.models import load_config, load_tokenizer, max_positions
 
     weights = resolve(model, say=say)
     prompt, told_tokens = read_settings(weights.path)
-    encoder_decoder, positions = _shape(weights.path)
-    codec = Codec.build(load_tokenizer(weights.path), prompt, encoder_decoder)
+    config = load_config(weights.path)
+    codec = Codec.build(load_tokenizer(weights.path), prompt, config.is_encoder_decoder)
     if settings.backend == "vllm":
         check_codec(codec, model, settings.calculator)
     tokens, device = settings.max_new_tokens or told_tokens, default_device()
-    return Job(weights, codec, sets, settings, tokens, positions, device, default_precision(device))
-
-
-def _shape(path: Path) -> tuple[bool, int | None]:
-    """Whether a model is an encoder-decoder, and its positions as `models.max_positions`, from its config alone."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{path}: its config.json cannot be used ({why}).") from error
-    if config.is_encoder_decoder:
-        return True, None
-    return False, getattr(config, "max_position_embeddings", None)
+    return Job(weights, codec, sets, settings, tokens, max_positions(config), device, default_precision(device))
 
 
 def check_positions(job: Job) -> None:

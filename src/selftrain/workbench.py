@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selftrain.config import RunConfig
+from selftrain.calculator.forcing import forced_spans
+from selftrain.config import OptimizerConfig, RunConfig
 from selftrain.forwards import Layout
+from selftrain.hardware import matrix_flops
 from selftrain.judged import COMPLETIONS, accuracy_of, changed_fraction
 from selftrain.models import LanguageModel, config_is_encoder_decoder, is_encoder_decoder, load_tokenizer
 from selftrain.modelstore import ModelRef, ModelStore
@@ -33,6 +36,7 @@ from selftrain.stages.sample import EVALUATION_TOLERANCE, LABEL_TOLERANCE, Sampl
 from selftrain.stages.select import read_examples, run_select
 from selftrain.stages.train import MODEL, run_training
 from selftrain.training.dpo import DPOObjective, group_pairs
+from selftrain.training.objective import Forced
 from selftrain.training.sft import SFTObjective
 
 
@@ -101,6 +105,7 @@ class Workbench:
                 encoder_decoder=is_encoder_decoder(model.module),
                 micro_batch_tokens=self.config.training.micro_batch_tokens,
                 layout=layout,
+                forced=self._forced(settings),
             )
 
         name = f"{at}/sft"
@@ -139,6 +144,7 @@ class Workbench:
                 encoder_decoder=is_encoder_decoder(loaded.module),
                 micro_batch_tokens=self.config.training.micro_batch_tokens,
                 layout=layout,
+                forced=self._forced(settings),
             )
 
         name = f"{at}/dpo"
@@ -154,7 +160,7 @@ class Workbench:
             result = self._stage(
                 name,
                 inputs=inputs,
-                settings={"training": settings, "seed": self.config.seed},
+                settings={"training": settings, "seed": self.config.seed, **self._adapters()},
                 work=lambda folder: run_training(
                     folder,
                     stage=name,
@@ -163,11 +169,21 @@ class Workbench:
                     config=self.config,
                     precision=self.models.precision,
                     progress=self.progress,
+                    team=self.rundir.team,
                 ),
+                together=True,
             )
             return ModelRef(name, result.folder / MODEL, result.figures["weights"], result.figures["steps"])
 
         return self.models.make(name, make)
+
+    def _forced(self, settings: OptimizerConfig) -> Forced | None:
+        """What finds the calculator's tokens, where they are to be left out of the loss."""
+        return None if settings.forced_tokens else functools.partial(forced_spans, self.codec.tables)
+
+    def _adapters(self) -> dict[str, Any]:
+        lora = self.config.training.lora
+        return {"lora": lora.model_dump()} if lora.rank else {}
 
     def _guard(self, name: str) -> str:
         """Warn of a DPO that did nothing; say why one that collapsed must not sample."""
@@ -266,6 +282,7 @@ class Workbench:
                     folder, problems, plan, codec=self.codec,
                     prompt=(self._base_prompt if is_base else lambda problem: self.codec.prompt(problem.question)),
                     open_sampler=lambda: self._open_sampler(model, plan, opened), progress=self.progress,
+                    team=self.rundir.team,
                 )  # fmt: skip
 
         return self._stage(
@@ -279,6 +296,7 @@ class Workbench:
                 **({} if sampling.backend == "engine" else {"backend": sampling.backend, "vllm": sampling.vllm}),
             },
             work=work,
+            together=True,
         )
 
     def _base_prompt(self, problem: Problem) -> tuple[int, ...]:
@@ -298,8 +316,15 @@ class Workbench:
             tables=self.codec.tables, say=self.progress.say,
         )  # fmt: skip
 
-    def _stage(self, name: str, *, inputs: dict[str, str], settings: dict[str, Any], work: Work) -> StageResult:
-        result = self.rundir.stage(name, inputs=inputs, settings=settings, work=work)
+    def _stage(
+        self, name: str, *, inputs: dict[str, str], settings: dict[str, Any], work: Work, together: bool = False
+    ) -> StageResult:
+        def timed(folder: Path) -> Figures:
+            flops = matrix_flops(self.models.device, self.models.precision)
+            self.rundir.journal("speed", stage=name, flops=round(flops))
+            return work(folder)
+
+        result = self.rundir.stage(name, inputs=inputs, settings=settings, work=timed, together=together)
         if result.skipped:
             self.progress.begin(name)
             self.progress.end(skipped=True)

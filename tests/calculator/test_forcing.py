@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from selftrain.calculator.annotation import Style, split_for_training
 from selftrain.calculator.expression import MAX_CHARS, ExpressionError, canonical, evaluate
-from selftrain.calculator.forcing import EXTRA_IDS, Forcer, ForcingTables, build_tables
+from selftrain.calculator.forcing import EXTRA_IDS, Forcer, ForcingTables, build_tables, forced_spans
 
 CHARS = "0123456789+-*/().=<>[] a\n"
 BYTE = {" ": "Ġ", "\n": "Ċ"}
@@ -108,6 +108,8 @@ def slow_twin(tokenizer: Any, tables: ForcingTables, sampled: Sequence[int]) -> 
             line = after[done:place].rpartition("\n")[2]
             start, _, expression = line.rpartition(opening)
             is_open = opening in line and closing not in expression and len(expression) <= MAX_CHARS
+            if is_open and len(expression) == MAX_CHARS and after[place] not in "=\n":
+                uncalculated += not (expression + after[place]).endswith((opening, closing))
             if after[place] != "=" or not is_open:
                 continue
             done = place + 1
@@ -296,7 +298,10 @@ def test_sampled_token_is_cut_back_to_the_equals_sign() -> None:
         ("<3+4=", "<3+4=", 0, 0),
         ("3+4=7", "3+4=7", 0, 0),
         ("<<" + "1" * MAX_CHARS + "=", "<<" + "1" * MAX_CHARS + "=", 0, 1),
-        ("<<" + "1" * (MAX_CHARS + 1) + "=", "<<" + "1" * (MAX_CHARS + 1) + "=", 0, 0),
+        ("<<" + "1" * (MAX_CHARS + 1) + "=", "<<" + "1" * (MAX_CHARS + 1) + "=", 0, 1),
+        ("<<" + "1" * (MAX_CHARS + 900) + "=>>", "<<" + "1" * (MAX_CHARS + 900) + "=>>", 0, 1),  # once
+        ("<<" + "1" * MAX_CHARS + ">>=", "<<" + "1" * MAX_CHARS + ">>=", 0, 1),
+        ("<<" + "1" * MAX_CHARS + "\n=", "<<" + "1" * MAX_CHARS + "\n=", 0, 0),
         ("<<1+1=<<2*3=", "<<1+1=2>><<2*3=6>>", 2, 0),
         ("<<1/3=<<-1/8=", "<<1/3=0.33>><<-1/8=-0.125>>", 2, 0),
     ],
@@ -306,6 +311,24 @@ def test_what_is_forced(text: str, written: str, calls: int, uncalculated: int) 
     tables = build_tables(tokenizer, "angle")
     ids, num_calls, num_uncalculated = run(tables, [tables.pieces.index(char) for char in text])
     assert (decode(tokenizer, ids), num_calls, num_uncalculated) == (written, calls, uncalculated)
+
+
+@pytest.mark.parametrize(
+    ("text", "forced"),
+    [
+        ("a<<7*6=42>>42", ["42>>"]),
+        ("<<7*6=41>>", ["4"]),  # not what the calculator writes: as far as it agrees
+        ("<<7*6=", []),
+        ("<<7*6=42", ["42"]),
+        ("<<1+1=2>><<2*3=6>>=7", ["2>>", "6>>"]),
+        ("<<1/0=5>> 3+4=7", []),
+    ],
+)
+def test_forced_spans_are_found_from_the_ids_alone(text: str, forced: list[str]) -> None:
+    tokenizer = byte_level()
+    tables = build_tables(tokenizer, "angle")
+    ids = [tables.pieces.index(char) for char in text]
+    assert [decode(tokenizer, ids[start:end]) for start, end in forced_spans(tables, ids)] == forced
 
 
 def test_bracket_writing_is_forced_with_its_spaces() -> None:

@@ -29,10 +29,10 @@ def selftrain(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedP
     )  # fmt: skip
 
 
-def start_selftrain(*arguments: str) -> subprocess.Popen[bytes]:
+def start_selftrain(*arguments: str, output: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "selftrain", *arguments],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True,
+        stdout=output, stderr=output, env=environment(), start_new_session=True,
     )  # fmt: skip
 
 
@@ -55,6 +55,12 @@ def fingerprint_of(run: Path) -> dict[str, str]:
 def cli() -> Cli:
     """Run the command line to its end."""
     return selftrain
+
+
+@pytest.fixture(scope="session")
+def cli_environment() -> Callable[[], dict[str, str]]:
+    """What a process of ours sees."""
+    return environment
 
 
 @pytest.fixture(scope="session")

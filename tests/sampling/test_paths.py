@@ -95,7 +95,9 @@ def test_greedy_equals_generate(name: str, tokenizer: Any) -> None:
         )[0].tolist()  # fmt: skip
         expected.append(out[1:] if name.startswith("t5") else out[len(prompt) :])
     requests = [Request(f"q{number}", 0, prompt, number) for number, prompt in enumerate(asked)]
-    outputs = Engine(model, num_slots=5, style="angle").generate(requests, GREEDY)
+    said: list[str] = []
+    outputs = Engine(model, num_slots=5, style="angle", say=said.append).generate(requests, GREEDY)
+    assert ("no fast path" in "".join(said)) == (name == "gpt-neox")
     assert [list(output.token_ids) for output in outputs] == expected
     assert len({output.token_ids for output in outputs}) > 6
 

@@ -10,6 +10,7 @@ import torch
 
 from selftrain.calculator.annotation import value_of
 from selftrain.calculator.expression import canonical
+from selftrain.calculator.forcing import forced_spans
 from selftrain.config import PromptConfig
 from selftrain.data.arithmetic import problems
 from selftrain.models import LanguageModel, is_encoder_decoder, load_model
@@ -129,6 +130,9 @@ def test_engine_equals_the_twin(toy: LanguageModel, codec: Codec, temperature: f
     outputs = engine.generate(requests, params)
     twin = Twin(toy, codec, params)
     assert outputs == [twin.generate(request) for request in requests]
+    assert [output.forced for output in outputs] == [
+        tuple(forced_spans(codec.tables, output.token_ids)) for output in outputs
+    ]
     if temperature:
         assert sum(output.calls for output in outputs) > len(outputs) / 2
         assert any(end - start > 2 for output in outputs for start, end in output.forced)

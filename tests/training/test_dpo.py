@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from selftrain.config import DPOConfig
 from selftrain.errors import DataError
 from selftrain.records import Pair
 from selftrain.training.dpo import DPOObjective, group_pairs
@@ -74,7 +75,7 @@ def test_margins_are_zero_before_step_1(family: Any, pairs: list[Pair]) -> None:
     objective = _measured(family.dpo(pairs, micro_batch_tokens=128), module)
     for step in range(objective.plan.num_steps):
         for micro_batch in objective.plan.step(step):
-            _, _, stats = objective._compare(objective.log_probs(module, micro_batch), micro_batch)
+            _, stats = objective._compare(objective.log_probs(module, micro_batch), micro_batch)
             assert abs(float(stats["margin"])) / objective.config.beta < 1e-4
             assert abs(float(stats["chosen_change"])) < 1e-4
 
@@ -87,6 +88,67 @@ def test_the_reference_has_no_dropout(family: Any, pairs: list[Pair]) -> None:
     assert not module.training
 
 
+def test_tokens_of_the_calculator_can_be_left_out(
+    family: Any, pairs: list[Pair], prompts: Mapping[str, tuple[int, ...]], oracle: Oracle
+) -> None:
+    """Every second token of a completion is said to be forced: neither sums nor lengths have it."""
+
+    def forced(ids: Any) -> list[tuple[int, int]]:
+        return [(place, place + 1) for place in range(1, len(ids) - 1, 2)]
+
+    module = family.model()
+    settings = DPOConfig(learning_rate=1e-3, batch_size=100)
+    objective = DPOObjective(
+        group_pairs(pairs, prompts), settings, seed=3, pad_id=1, encoder_decoder=family.encoder_decoder,
+        layout=family.layout, forced=forced,
+    )  # fmt: skip
+    (micro_batch,) = objective.plan.step(0)
+    found = objective.log_probs(module, micro_batch).tolist()
+    expected, lengths = [], []
+    for question in (objective.questions[item] for item in micro_batch.items):
+        for ids in question.completions:
+            own = [place for place in range(len(ids)) if not (place % 2 and place < len(ids) - 1)]
+            expected.append(float(oracle(module, family.encoder_decoder, question.prompt_ids, ids)[own].sum()))
+            lengths.append(len(own))
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert objective._pairs(micro_batch, torch.device("cpu"))[3].tolist() == lengths
+
+
+def _by_hand(settings: dict[str, Any], rows: list[dict[str, Any]]) -> torch.Tensor:
+    """The loss of an effective batch from each pair's log-probabilities, lengths and weight, equation by equation."""
+    total, nll = torch.zeros(()), torch.zeros(())
+    weight = sum(row["weight"] for row in rows)
+    tokens = sum(row["weight"] * row["chosen_length"] for row in rows)
+    for row in rows:
+        ratio = {}
+        for side in ("chosen", "rejected"):
+            ratio[side] = row[side] - row[f"reference_{side}"]
+            if settings.get("length_normalised"):
+                ratio[side] = ratio[side] / row[f"{side}_length"]
+        h = ratio["chosen"] - ratio["rejected"]
+        pair = {
+            "dpo": -torch.log(torch.sigmoid(0.3 * h)),
+            "ipo": (h - 1 / 0.6) ** 2,
+            "hinge": torch.clamp(1 - 0.3 * h, min=0),
+        }[settings.get("loss", "dpo")]
+        total = total + row["weight"] * pair / weight
+        per_sequence = settings.get("nll_norm", "sequence") == "sequence"
+        nll = nll - row["weight"] * row["chosen"] / (weight * row["chosen_length"] if per_sequence else tokens)
+    return total + settings.get("nll_alpha", 0.0) * nll
+
+
+LOSSES: list[dict[str, Any]] = [
+    {},
+    {"loss": "ipo"},
+    {"loss": "ipo", "length_normalised": True},
+    {"loss": "hinge"},
+    {"length_normalised": True, "nll_alpha": 0.5},
+    {"nll_alpha": 1.0, "nll_norm": "sequence"},
+    {"nll_alpha": 1.0, "nll_norm": "token"},
+]
+
+
+@pytest.mark.parametrize("settings", LOSSES, ids=str)
 @pytest.mark.parametrize("micro_batch_tokens", [64, 4096])
 def test_loss_and_gradient_equal_pairs_one_by_one(
     family: Any,
@@ -95,9 +157,10 @@ def test_loss_and_gradient_equal_pairs_one_by_one(
     oracle: Oracle,
     gradients: Callable[..., dict[str, torch.Tensor]],
     micro_batch_tokens: int,
+    settings: dict[str, Any],
 ) -> None:
     reference = family.model()
-    objective = _measured(family.dpo(pairs, micro_batch_tokens, beta=0.3, batch_size=100), reference)
+    objective = _measured(family.dpo(pairs, micro_batch_tokens, beta=0.3, batch_size=100, **settings), reference)
     module = _moved(reference)
     (batch,) = [objective.plan.step(index) for index in range(objective.plan.num_steps)]
     found_loss = torch.stack([objective.loss(module, micro_batch)[0] for micro_batch in batch]).sum()
@@ -105,19 +168,21 @@ def test_loss_and_gradient_equal_pairs_one_by_one(
     found = gradients(module)
 
     module.zero_grad()
-    expected = torch.zeros(())
+    rows = []
     for pair in pairs:
-        logs = []
-        for ids in (pair.chosen_ids, pair.rejected_ids):
-            row = (family.encoder_decoder, prompts[pair.problem_id], ids)
-            logs.append(oracle(module, *row).sum() - oracle(reference, *row).sum().detach())
-        expected = expected - pair.weight * torch.log(torch.sigmoid(0.3 * (logs[0] - logs[1])))
-    expected = expected / sum(pair.weight for pair in pairs)
+        row: dict[str, Any] = {"weight": pair.weight}
+        for side, ids in (("chosen", pair.chosen_ids), ("rejected", pair.rejected_ids)):
+            asked = (family.encoder_decoder, prompts[pair.problem_id], ids)
+            row |= {side: oracle(module, *asked).sum(), f"reference_{side}": oracle(reference, *asked).sum().detach()}
+            row[f"{side}_length"] = len(ids)
+        rows.append(row)
+    expected = _by_hand(settings, rows)
     torch.autograd.backward(expected)
     assert found_loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert abs(found_loss.item() - math.log(2)) > 1e-3
     for name, gradient in gradients(module).items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+        size = max(1.0, float(gradient.abs().max()))  # ipo's losses are squares of tens
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5 * size, msg=name)
     assert all(gradient.abs().sum() > 0 for gradient in found.values())
 
 

@@ -14,7 +14,9 @@ import pytest
 import torch
 from torch import nn
 
+from selftrain.errors import ConfigError, UserError
 from selftrain.records import Example, Pair
+from selftrain.training.batches import MicroBatch
 from selftrain.training.fit import LOG_NAME, FitResult, Interrupted, NonFiniteError, clear_checkpoints, fit
 from selftrain.training.objective import Objective
 from selftrain.training.steplog import read_steps
@@ -30,7 +32,7 @@ def _equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> b
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
     """The log without its clock."""
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_steps(folder / LOG_NAME)]
+    return [{k: v for k, v in row.items() if "second" not in k} for row in read_steps(folder / LOG_NAME)]
 
 
 def test_weights_after_training_equal_a_plain_adamw_loop(
@@ -91,6 +93,44 @@ def test_the_result_does_not_depend_on_micro_batches(
             assert row["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
         for name, value in results[0].items():
             torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=5e-5, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_gradient(
+    family: Any, examples: list[Example], pairs: list[Pair], tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that holds so many tokens only, met inside an accumulation: the same weights come out as with room."""
+    results = []
+    for room in (math.inf, 90):
+        module = family.model()
+        objective = family.sft(examples, 4000) if kind == "sft" else family.dpo(pairs, 4000)
+        monkeypatch.setattr(objective, "loss", _with_room(objective.loss, room))
+        results.append((fit(module, objective, folder=tmp_path / str(room)), _weights(module)))
+    (roomy, expected), (tight, found) = results
+    assert roomy.notes == ()
+    assert "out of memory in step" in tight.notes[0] and "micro_batch_tokens=2000" in tight.notes[0]
+    assert tight.steps == roomy.steps
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=5e-4, msg=name)
+
+
+def test_memory_that_holds_no_row_is_an_error_not_a_loop(family: Any, examples: list[Example], tmp_path: Path) -> None:
+    objective = family.sft(examples)
+    objective.loss = _with_room(objective.loss, 1, alone=True)
+    with pytest.raises(UserError, match="not even one item"):
+        fit(family.model(), objective, folder=tmp_path)
+
+
+def _with_room(loss: Callable[..., Any], tokens: float, alone: bool = False) -> Callable[..., Any]:
+    """A loss for which memory runs out beyond so many tokens, after its forward."""
+
+    def limited(module: nn.Module, micro_batch: MicroBatch) -> Any:
+        found = loss(module, micro_batch)
+        if micro_batch.padded_tokens > tokens and (alone or len(micro_batch.items) > 1):
+            raise torch.OutOfMemoryError("no room")
+        return found
+
+    return limited
 
 
 def test_the_first_row_is_the_loss_of_the_start_weights(
@@ -343,3 +383,15 @@ def test_the_module_comes_back_clean(llama: Any, examples: list[Example], tmp_pa
     assert all(parameter.grad is None for parameter in module.parameters())
     clear_checkpoints(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [LOG_NAME]
+
+
+def test_a_training_that_cannot_fit_is_refused_with_both_numbers(
+    llama: Any, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = llama.model()
+    needed = 12 * sum(parameter.numel() for parameter in module.parameters())
+    monkeypatch.setattr("selftrain.training.engine.available_memory_bytes", lambda: needed - 1)
+    with pytest.raises(ConfigError, match=r"needs 0\.0 GB more.*0\.0 GB are free"):
+        fit(module, llama.sft(examples), folder=tmp_path)
+    monkeypatch.setattr("selftrain.training.engine.available_memory_bytes", lambda: needed)
+    fit(module, llama.sft(examples), folder=tmp_path)

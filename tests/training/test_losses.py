@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 
-from selftrain.training.losses import dpo_loss, reward_accuracy, sft_loss, sum_by_row, token_log_probs
+from selftrain.training.losses import (
+    PreferenceLoss,
+    chosen_nll,
+    preference_loss,
+    reward_accuracy,
+    sft_loss,
+    sum_by_row,
+    token_log_probs,
+)  # fmt: skip
 
 
 def test_token_log_probs_by_hand() -> None:
@@ -36,34 +44,39 @@ def test_sft_loss_is_the_batch_mean_over_tokens() -> None:
 
 
 def test_dpo_loss_by_hand() -> None:
-    # margin = 0.5 * ((-1 + 1.5) - (-2 + 1.5)) = 0.5; loss = ln(1 + e^-0.5) = 0.474077
-    policy_chosen, policy_rejected, reference = torch.tensor([[-1.0], [-2.0], [-1.5]])
-    losses, margins = dpo_loss(policy_chosen, policy_rejected, reference, reference, beta=0.5)
-    assert margins.item() == pytest.approx(0.5)
-    assert losses.item() == pytest.approx(0.474077, abs=1e-6)
+    # beta h = 0.5 * ((-1 + 1.5) - (-2 + 1.5)) = 0.5; loss = ln(1 + e^-0.5) = 0.474077
+    assert preference_loss("dpo", torch.tensor([1.0]), beta=0.5).item() == pytest.approx(0.474077, abs=1e-6)
 
 
 def test_dpo_loss_of_an_untrained_policy_is_ln_2() -> None:
-    chosen, rejected = torch.tensor([-3.0, -70.0]), torch.tensor([-9.0, -1.0])
-    losses, margins = dpo_loss(chosen, rejected, chosen, rejected, beta=0.1)
-    assert margins.tolist() == [0.0, 0.0]
-    assert losses.tolist() == pytest.approx([math.log(2)] * 2)
+    assert preference_loss("dpo", torch.zeros(2), beta=0.1).tolist() == pytest.approx([math.log(2)] * 2)
 
 
 def test_dpo_gradient_is_minus_beta_times_sigmoid_of_minus_margin() -> None:
-    chosen = torch.tensor([-1.0], requires_grad=True)
-    rejected = torch.tensor([-2.0], requires_grad=True)
-    losses, _ = dpo_loss(chosen, rejected, torch.tensor([-1.5]), torch.tensor([-1.5]), beta=0.5)
-    torch.autograd.backward(losses.sum())
-    expected = -0.5 / (1 + math.exp(0.5))
-    assert chosen.grad is not None and rejected.grad is not None
-    assert chosen.grad.item() == pytest.approx(expected) and rejected.grad.item() == pytest.approx(-expected)
+    difference = torch.tensor([1.0], requires_grad=True)
+    torch.autograd.backward(preference_loss("dpo", difference, beta=0.5).sum())
+    assert difference.grad is not None
+    assert difference.grad.item() == pytest.approx(-0.5 / (1 + math.exp(0.5)))
 
 
 def test_dpo_loss_stays_finite_far_out() -> None:
-    far = torch.tensor([-1e4])
-    losses, _ = dpo_loss(far, torch.zeros(1), torch.zeros(1), far, beta=1.0)
-    assert losses.item() == pytest.approx(2e4)
+    assert preference_loss("dpo", torch.tensor([-2e4]), beta=1.0).item() == pytest.approx(2e4)
+
+
+def test_ipo_and_hinge_by_hand() -> None:
+    # h = 1; beta 0.25: ipo (1 - 2)^2, hinge 1 - 0.25; beta 2: ipo (1 - 0.25)^2, hinge 0
+    kinds: list[tuple[PreferenceLoss, float, float]] = [
+        ("ipo", 0.25, 1.0), ("hinge", 0.25, 0.75), ("ipo", 2.0, 0.5625), ("hinge", 2.0, 0.0)
+    ]  # fmt: skip
+    for kind, beta, expected in kinds:
+        assert preference_loss(kind, torch.tensor([1.0]), beta).item() == pytest.approx(expected)
+
+
+def test_nll_of_the_winners_by_hand() -> None:
+    # -log-probabilities 6 over 3 tokens and 10 over 2, weights 1 and 0.5
+    policy, lengths, weights = torch.tensor([-6.0, -10.0]), torch.tensor([3.0, 2.0]), torch.tensor([1.0, 0.5])
+    assert chosen_nll(policy, lengths, weights, "sequence", 1.5).item() == pytest.approx((2 + 0.5 * 5) / 1.5)
+    assert chosen_nll(policy, lengths, weights, "token", 4.0).item() == pytest.approx((6 + 0.5 * 10) / 4)
 
 
 def test_reward_accuracy_counts_ties_half() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from selftrain.config import SFTConfig
 from selftrain.errors import DataError
 from selftrain.records import Example
+from selftrain.training.sft import SFTObjective
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [64, 4096])
@@ -40,6 +42,24 @@ def test_loss_and_gradient_equal_a_plain_loop(
     for name, gradient in gradients(module).items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
     assert all(gradient.abs().sum() > 0 for gradient in found.values())
+
+
+def test_tokens_of_the_calculator_can_be_left_out(
+    family: Any, examples: list[Example], oracle: Callable[..., torch.Tensor]
+) -> None:
+    """The second token of every target is said to be forced: it is in neither the sum nor the denominator."""
+    module = family.model()
+    objective = SFTObjective(
+        examples, SFTConfig(batch_size=16, epochs=1), seed=3, pad_id=1, encoder_decoder=family.encoder_decoder,
+        layout=family.layout, forced=lambda ids: [(1, 2)] if len(ids) > 2 else [],
+    )  # fmt: skip
+    found = sum(float(objective.loss(module, micro_batch)[0]) for micro_batch in objective.plan.step(0))
+    total = count = 0.0
+    for row in examples:
+        own = [place for place in range(len(row.target_ids)) if place != 1 or len(row.target_ids) == 2]
+        total -= float(oracle(module, family.encoder_decoder, row.prompt_ids, row.target_ids)[own].sum())
+        count += len(own)
+    assert found == pytest.approx(total / count, rel=1e-5)
 
 
 def test_config_dropout_is_on_in_training_mode_and_can_be_overridden(

@@ -13,8 +13,8 @@ token that runs past `=` (`=4`, `=>>`) is cut back to end there. After `step.for
 model's own logits count. Work is O(1) a token: nothing is decoded, and most tokens are passed over by one look
 at `interesting` (the paper's code decodes every row at every step).
 
-An annotation is left without a call at a closing, at a line's end, or after `MAX_CHARS` characters. One whose
-expression can't be computed is counted (`uncalculated`) and left to the model.
+An annotation is left without a call at a closing or at a line's end. One whose expression can't be computed, or is
+longer than `MAX_CHARS` characters, is counted (`uncalculated`) and left to the model.
 
 Leaves out: special tokens (they have no text here), and characters that byte tokens only make together (each
 byte reads as U+FFFD, which no expression holds).
@@ -130,6 +130,30 @@ class Forcer:
         return self.tables.result(canonical(value)) + self.tables.closing
 
 
+def forced_spans(tables: ForcingTables, ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Where a completion's tokens are the calculator's: (start, end) of each run, from the ids alone.
+
+    The same automaton reads the ids as it would have while decoding; a run that the completion breaks off, or that is
+    not what the calculator writes, counts as far as it agrees. Gold rationales are read the same way.
+    """
+    forcer, state = Forcer(tables), Forcer.start()
+    spans: list[tuple[int, int]] = []
+    place = 0
+    while place < len(ids):
+        step = forcer.feed(state, ids[place])
+        place += 1
+        if step is None:
+            continue
+        start = place
+        for token in step.forced:
+            if place == len(ids) or ids[place] != token:
+                break
+            place += 1
+        if place > start:
+            spans.append((start, place))
+    return spans
+
+
 def _read_angle(state: RowState, char: str) -> None:
     if char == "<" and state.after_angle:
         state.expression = ""
@@ -149,8 +173,13 @@ def _read_bracket(state: RowState, char: str) -> None:
 def _collect(state: RowState, char: str, closes: bool) -> None:
     if state.expression is None:
         return
-    is_over = closes or char == "\n" or len(state.expression) >= MAX_CHARS
-    state.expression = None if is_over else state.expression + char
+    if closes or char == "\n":
+        state.expression = None
+    elif len(state.expression) >= MAX_CHARS:
+        state.expression = None
+        state.uncalculated += 1
+    else:
+        state.expression += char
 
 
 class MidTextEncoder:

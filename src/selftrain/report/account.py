@@ -112,7 +112,12 @@ def environment(run: RunFiles) -> dict[str, Any]:
     """Versions and machine of the run's last start, as it wrote them down; this process's where it did not."""
     versions = {str(manifest.get("version", "")) for manifest in run.manifests.values()} - {""}
     told = [event["environment"] for event in run.events("environment") if isinstance(event.get("environment"), dict)]
-    return {"selftrain": sorted(versions or {__version__}), **(told[-1] if told else this_environment())}
+    speeds = [float(event["flops"]) for event in run.events("speed") if isinstance(event.get("flops"), int | float)]
+    return {
+        "selftrain": sorted(versions or {__version__}),
+        **(told[-1] if told else this_environment()),
+        "matrix_gflops": [round(bound(speeds) / 1e9, 1) for bound in (min, max)] if speeds else [],
+    }
 
 
 def this_environment() -> dict[str, Any]:

@@ -38,6 +38,7 @@ def results_markdown(results: Json) -> str:
         f"({run['weights_source'] or 'built in'}).",
         f"- {environment['cpu']}, {environment['cores']} cores, {environment['system']}; "
         f"precision {', '.join(run['precision'])}.",
+        *_speed(environment["matrix_gflops"]),
         f"- selftrain {', '.join(environment['selftrain'])}, Python {environment['python']}, {packages}.",
         "",
         *_lineage(results["lineage"]),
@@ -71,3 +72,10 @@ def _lineage(lineage: Json) -> Iterator[str]:
     for row in lineage["pseudo_labels"]:
         writer = f"`{row['weights'][:16]}` ({row['written_by']})"
         yield f"- {row['stage']}: {row['labels']} pseudo-labels written by {writer}."
+
+
+def _speed(gflops: list[float]) -> list[str]:
+    """What the machine gave while the run was on: the seconds above are to be read beside it."""
+    if not gflops:
+        return []
+    return [f"- Before each stage plain matrix products ran at {gflops[0]:.0f} to {gflops[1]:.0f} GFLOP/s."]

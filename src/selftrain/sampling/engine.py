@@ -31,7 +31,16 @@ from selftrain.sampling.base import Generated, OnFinished, Request, SamplingPara
 from selftrain.sampling.bodies import PREFILL_TOKENS, Body
 from selftrain.sampling.cache import Batch
 from selftrain.sampling.draw import pick_tokens
-from selftrain.sampling.paths import MIN_SLOTS, Products, Shape, auto_slots, check_memory, make_body, make_products
+from selftrain.sampling.paths import (
+    MIN_SLOTS,
+    Products,
+    Shape,
+    auto_slots,
+    check_memory,
+    make_body,
+    make_products,
+    plain_path_reason,
+)  # fmt: skip
 from selftrain.sampling.slots import Ints, Slots
 from selftrain.seeding import uniforms
 
@@ -45,7 +54,7 @@ class Engine:
             does not hold them.
         style: writing of annotations.
         tables: of the tokenizer, where they are known already.
-        say: hears what a user should know.
+        say: hears what a user should know: fewer slots, or the slow path and why.
     """
 
     def __init__(
@@ -93,7 +102,7 @@ class Engine:
             ConfigError: see `generate`.
         """
         prompt = max(len(request.prompt_ids) for request in requests)
-        limit = max_positions(self.model.module)
+        limit = max_positions(self.model.module.config)
         if limit is not None and prompt + params.max_new_tokens > limit:
             raise ConfigError(
                 f"Expected prompt and completion to fit the model's {limit} positions, "
@@ -120,6 +129,9 @@ class Engine:
     @functools.cached_property
     def _products(self) -> Products:
         """Made at the first generation and kept: they are the weights, in another order."""
+        reason = plain_path_reason(self.model.module)
+        if reason:
+            self.say(f"decoding through the model's own forward, which is slower: {reason}")
         return make_products(self.model.module)
 
     def _halve(self, num_slots: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from selftrain.processes import Team
 from selftrain.records import Completion, read_jsonl, write_jsonl
 from selftrain.rundir import file_digest, read_json, write_json
 
@@ -39,17 +40,29 @@ def write_shard(folder: Path, number: int, completions: Sequence[Completion]) ->
 
 
 def collect(
-    folder: Path, items: Sequence[Item], size: int, sample: Callable[[Sequence[Item]], list[Completion]]
+    folder: Path,
+    items: Sequence[Item],
+    size: int,
+    sample: Callable[[Sequence[Item]], list[Completion]],
+    team: Team,
 ) -> list[Completion]:
-    """Every shard's completions in order, sampling those that are not there yet."""
-    out: list[Completion] = []
-    for number, members in enumerate(shards(items, size)):
-        done = read_shard(folder, number)
-        if done is None:
-            done = sample(members)
-            write_shard(folder, number, done)
-        out.extend(done)
-    return out
+    """Every shard's completions in order, sampling those that are not there yet.
+
+    A team shares the shards out in turn; its main process alone gets the completions.
+    """
+    parts = shards(items, size)
+    made: dict[int, list[Completion]] = {}
+    for number, members in enumerate(parts):
+        if number % team.size == team.rank:
+            found = read_shard(folder, number)
+            if found is None:
+                found = sample(members)
+                write_shard(folder, number, found)
+            made[number] = found
+    team.wait()
+    if not team.is_main:
+        return []
+    return [row for number in range(len(parts)) for row in made.get(number) or read_shard(folder, number) or ()]
 
 
 def _paths(folder: Path, number: int) -> tuple[Path, Path]:

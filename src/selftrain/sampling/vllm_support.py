@@ -136,7 +136,6 @@ def check_codec(codec: Codec, name: str, calculator: bool) -> None:
 
 def fitting_length(path: Path, num_tokens: int, trust_remote_code: bool = False) -> int:
     """`num_tokens`, or the model's positions where these are fewer: vLLM refuses to open for more."""
-    from transformers import AutoConfig
+    from selftrain.models import load_config, max_positions
 
-    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    return min(num_tokens, getattr(config, "max_position_embeddings", None) or num_tokens)
+    return min(num_tokens, max_positions(load_config(path, trust_remote_code)) or num_tokens)

@@ -15,6 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from selftrain.judged import COMPLETIONS, is_right
+from selftrain.processes import Team
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
 from selftrain.records import Completion, Problem, write_jsonl
@@ -54,12 +55,14 @@ def run_sample(
     progress: Progress,
     title: str | None = None,
     keep_shards: bool = False,
+    team: Team | None = None,
 ) -> Figures:
     """Sample every problem, judge, and write completions.jsonl; the sampler is opened only if there is work.
 
     Args:
         folder: gets completions.jsonl; its finished shards, left by an earlier start, are not sampled again.
         title: what progress calls this work; default: the plan's stage.
+        team: shares out the shards; its main process writes, and alone has figures.
         keep_shards: leave the shards there, for a caller that may be cut off after this and call again.
     """
     prompts = {problem.id: prompt(problem) for problem in problems}
@@ -85,7 +88,10 @@ def run_sample(
         return _judged(members, requests, generated, plan, codec)
 
     started = time.monotonic()
-    completions = collect(folder / SHARDS, kept, plan.shard_questions, sample)
+    team = team or Team()
+    completions = collect(folder / SHARDS, kept, plan.shard_questions, sample, team)
+    if not team.is_main:
+        return {}
     seconds = time.monotonic() - started
     write_jsonl(folder / COMPLETIONS, completions)
     if not keep_shards:

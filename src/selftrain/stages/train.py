@@ -12,9 +12,12 @@ from typing import Any
 
 from selftrain.config import RunConfig
 from selftrain.forwards import Layout, choose_layout
-from selftrain.models import LanguageModel, is_encoder_decoder, save_model
+from selftrain.models import LanguageModel, checkpoint_activations, is_encoder_decoder, save_model
+from selftrain.processes import Team
 from selftrain.progress import Progress
 from selftrain.rundir import Figures
+from selftrain.seeding import derive_seed
+from selftrain.training.adapters import adapters
 from selftrain.training.fit import Precision, clear_checkpoints, fit
 from selftrain.training.objective import Objective
 
@@ -30,8 +33,9 @@ def run_training(
     config: RunConfig,
     precision: Precision,
     progress: Progress,
+    team: Team,
 ) -> Figures:
-    """Fit the objective on a freshly opened model; save weights, then figures."""
+    """Fit the objective on a freshly opened model; save weights, then figures. A team trains together."""
     model = open_model()
     layout, why_rows = choose_layout(model.module, config.training.layout)
     objective = make_objective(model, layout)
@@ -48,15 +52,21 @@ def run_training(
         progress.advance(step - before, shown)
         before = step
 
-    result = fit(
-        model.module,
-        objective,
-        folder=folder,
-        precision=precision,
-        model_digest=model.digest,
-        checkpoint_every_s=config.training.checkpoint_every_s,
-        on_step=on_step,
-    )
+    if config.training.gradient_checkpointing:
+        checkpoint_activations(model.module)
+    with adapters(model.module, config.training.lora, derive_seed(objective.seed, "lora")):
+        result = fit(
+            model.module,
+            objective,
+            folder=folder,
+            precision=precision,
+            model_digest=model.digest,
+            checkpoint_every_s=config.training.checkpoint_every_s,
+            on_step=on_step,
+            team=team,
+        )
+    if not team.is_main:
+        return {}
     for note in result.notes:
         progress.say(f"{stage}: {note}")
     weights = save_model(model, folder / MODEL)

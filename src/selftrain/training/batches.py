@@ -43,11 +43,12 @@ class ItemShape:
 class MicroBatch:
     """Items that are forwarded together.
 
-    `denominator` is the summed weight of the whole effective batch; `tokens` counts real prompt and
+    `batch` are all items of the effective batch, `denominator` their summed weight; `tokens` counts real prompt and
     target tokens, `padded_tokens` those that the forward computes.
     """
 
     items: tuple[int, ...]
+    batch: tuple[int, ...]
     denominator: float
     tokens: int
     padded_tokens: int
@@ -177,11 +178,11 @@ class Plan:
                 cuts[-1] = grown
             else:
                 cuts.append([item])
-        return [self._micro_batch(items, denominator) for items in cuts]
+        return [self._micro_batch(items, batch, denominator) for items in cuts]
 
     def _padded(self, items: Sequence[int]) -> int:
         return padded_tokens([self.shapes[item] for item in items], self.encoder_decoder, self.layout)
 
-    def _micro_batch(self, items: Sequence[int], denominator: float) -> MicroBatch:
+    def _micro_batch(self, items: Sequence[int], batch: Sequence[int], denominator: float) -> MicroBatch:
         tokens = sum(self.shapes[item].tokens(self.layout) for item in items)
-        return MicroBatch(tuple(items), denominator, tokens, self._padded(items))
+        return MicroBatch(tuple(items), tuple(batch), denominator, tokens, self._padded(items))

@@ -14,6 +14,7 @@ completions then cost 4 forwards and not 6; with `layout="trees"` they share the
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -22,10 +23,11 @@ from torch import Tensor, nn
 from selftrain.config import DPOConfig
 from selftrain.errors import DataError
 from selftrain.forwards import Layout, Tree
+from selftrain.models import checkpoints_activations, set_dropout
 from selftrain.records import Pair
 from selftrain.training.batches import ItemShape, MicroBatch, Plan, group_batches
-from selftrain.training.losses import dpo_loss, reward_accuracy, sum_by_row
-from selftrain.training.objective import Measuring, Stats, json_digest, target_log_probs
+from selftrain.training.losses import chosen_nll, preference_loss, reward_accuracy, sum_by_row
+from selftrain.training.objective import Forced, Measuring, Stats, json_digest, target_log_probs, token_counts
 
 Ids = tuple[int, ...]
 
@@ -76,6 +78,7 @@ def _check(pair: Pair, prompts: Mapping[str, Sequence[int]]) -> None:
 class DPOObjective:
     """Weighted mean of the pairs' DPO losses over an effective batch; an item is a `Question`.
 
+    `forced`, where given, finds tokens of a completion that count for nothing, neither in sums nor in lengths.
     Questions that no step reaches (`max_steps`, `max_epochs`) are left out at once, so nothing is measured on them.
 
     Raises:
@@ -83,6 +86,10 @@ class DPOObjective:
     """
 
     name = "dpo"
+    stat_names: tuple[str, ...] = (
+        "pairs", "margin", "right", "chosen_tokens", "chosen_log_prob", "chosen_change", "rejected_tokens",
+        "rejected_log_prob", "rejected_change",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -94,6 +101,7 @@ class DPOObjective:
         encoder_decoder: bool,
         micro_batch_tokens: int = 2048,
         layout: Layout = "rows",
+        forced: Forced | None = None,
     ) -> None:
         if not questions:
             raise DataError("DPO needs at least one pair, got none.")
@@ -107,6 +115,7 @@ class DPOObjective:
         shapes = [ItemShape.of(len(q.prompt_ids), [len(ids) for ids in q.completions]) for q in questions]
         weights = [sum(weight for _, _, weight in q.pairs) for q in questions]
         self.plan = Plan(batches, shapes, weights, micro_batch_tokens, encoder_decoder, layout)
+        self.counts = [[token_counts(ids, forced) for ids in question.completions] for question in questions]
         self.reference: list[Tensor] = []  # a question: [completions]
 
     @property
@@ -119,42 +128,62 @@ class DPOObjective:
         return json_digest([[q.prompt_ids, q.completions, q.pairs] for q in self.questions])
 
     def set_mode(self, module: nn.Module) -> None:
-        """No dropout, neither in the policy nor in the reference."""
-        module.eval()
+        """No dropout, neither in the policy nor in the reference.
+
+        Gradient checkpointing works in training mode only.
+        """
+        if checkpoints_activations(module):
+            set_dropout(module, 0.0)
+            module.train()
+        else:
+            module.eval()
 
     def log_probs(self, module: nn.Module, micro_batch: MicroBatch) -> Tensor:
         """log pi(y|x), summed over tokens, of every completion of the micro-batch's questions in order [R]."""
         questions = [self.questions[item] for item in micro_batch.items]
         trees = [Tree(question.prompt_ids, question.completions) for question in questions]
         values, rows = target_log_probs(module, trees, self.pad_id, self.plan.layout)
-        return sum_by_row(values, rows, sum(len(tree.targets) for tree in trees))
+        counts = [count for item in micro_batch.items for completion in self.counts[item] for count in completion]
+        return sum_by_row(values * values.new_tensor(counts), rows, sum(len(tree.targets) for tree in trees))
 
     def loss(self, module: nn.Module, micro_batch: MicroBatch) -> tuple[Tensor, Stats]:
         """This micro-batch's part of the weighted mean over the effective batch's pairs."""
         policy = self.log_probs(module, micro_batch)
-        losses, weights, stats = self._compare(policy, micro_batch)
-        return (weights * losses).sum() / micro_batch.denominator, stats
+        loss, stats = self._compare(policy, micro_batch)
+        return loss, stats
 
-    def _compare(self, policy: Tensor, micro_batch: MicroBatch) -> tuple[Tensor, Tensor, Stats]:
-        """losses [P], weights [P], and the sums that `report` divides."""
+    def _compare(self, policy: Tensor, micro_batch: MicroBatch) -> tuple[Tensor, Stats]:
+        """The loss's part, and the sums that `report` divides."""
         if len(self.reference) != len(self.questions):
             raise RuntimeError("the reference has not been measured: call before() and restore() first")
         reference = torch.cat([self.reference[item] for item in micro_batch.items]).to(policy)  # [R]
         chosen, rejected, weights, lengths = self._pairs(micro_batch, policy.device)
-        losses, margins = dpo_loss(
-            policy[chosen], policy[rejected], reference[chosen], reference[rejected], self.config.beta
-        )
-        change = policy.detach() - reference
+        config, ratios = self.config, policy - reference
+        scaled = ratios / lengths if config.length_normalised else ratios
+        losses = preference_loss(config.loss, scaled[chosen] - scaled[rejected], config.beta)
+        loss = (weights * losses).sum() / micro_batch.denominator
+        if config.nll_alpha:
+            of = micro_batch.denominator if config.nll_norm == "sequence" else self._winner_tokens(micro_batch.batch)
+            loss = loss + config.nll_alpha * chosen_nll(policy[chosen], lengths[chosen], weights, config.nll_norm, of)
+        change = ratios.detach()
+        margins = config.beta * (change[chosen] - change[rejected])
         stats = {
             "pairs": weights.new_tensor(len(weights)),
-            "margin": margins.detach().sum(),
-            "right": reward_accuracy(margins.detach()) * len(weights),
+            "margin": margins.sum(),
+            "right": reward_accuracy(margins) * len(weights),
         }
         for side, index in (("chosen", chosen), ("rejected", rejected)):
             stats[f"{side}_tokens"] = lengths[index].sum()
             stats[f"{side}_log_prob"] = policy.detach()[index].sum()
             stats[f"{side}_change"] = change[index].sum()
-        return losses, weights, stats
+        return loss, stats
+
+    def _winner_tokens(self, items: Iterable[int]) -> float:
+        """The winners' tokens, each pair with its weight."""
+        pairs = [
+            (self.counts[item][winner], weight) for item in items for winner, _, weight in self.questions[item].pairs
+        ]
+        return math.fsum(weight * sum(counts) for counts, weight in pairs)
 
     def _pairs(self, micro_batch: MicroBatch, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of each pair the row of its winner [P] and loser [P] and its weight [P]; of each row its tokens [R]."""
@@ -168,7 +197,7 @@ class DPOObjective:
                 chosen.append(first + winner)
                 rejected.append(first + loser)
                 weights.append(weight)
-            lengths += [float(len(ids)) for ids in self.questions[item].completions]
+            lengths += [sum(counts) for counts in self.counts[item]]
         return (
             torch.tensor(chosen, device=device),
             torch.tensor(rejected, device=device),
@@ -202,16 +231,17 @@ class DPOObjective:
         """`report` over all pairs, and the mean `loss`, on the module as it is now."""
         module.eval()
         sums: dict[str, float] = {}
-        loss = total = 0.0
-        for micro_batch in self.plan.covering():
+        covering = self.plan.covering()
+        everything = tuple(item for micro_batch in covering for item in micro_batch.items)
+        denominator = math.fsum(self.plan.weights[item] for item in everything)
+        for micro_batch in covering:
             with measuring():
                 policy = self.log_probs(module, micro_batch)
-            losses, weights, stats = self._compare(policy, micro_batch)
-            loss += float((weights * losses).sum())
-            total += float(weights.sum())
-            for name, value in stats.items():
+            whole = dataclasses.replace(micro_batch, batch=everything, denominator=denominator)
+            loss, stats = self._compare(policy, whole)
+            for name, value in {"loss": loss, **stats}.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
-        return {"loss": loss / total, **self.report(sums)}
+        return {"loss": sums["loss"], **self.report(sums)}
 
 
 def reference_log_probs(module: nn.Module, objective: DPOObjective, measuring: Measuring) -> list[Tensor]:

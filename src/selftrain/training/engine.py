@@ -8,7 +8,8 @@ from accelerate.state import AcceleratorState, PartialState
 from torch import nn
 
 from selftrain.config import OptimizerConfig
-from selftrain.errors import RunError
+from selftrain.errors import ConfigError
+from selftrain.hardware import available_memory_bytes
 from selftrain.training.checkpoint import trainable
 
 
@@ -36,6 +37,23 @@ def check_weights(module: nn.Module) -> None:
             raise ValueError(f"{name}: expected fp32 master weights, got {parameter.dtype}; load with precision='fp32'")
 
 
+def check_memory(module: nn.Module) -> None:
+    """Refuse a training whose gradients and optimiser state (12 bytes a trained weight) the device cannot hold.
+
+    Raises:
+        ConfigError: with both numbers and the way out.
+    """
+    needed = 12 * sum(parameter.numel() for _, parameter in trainable(module))
+    device = device_of(module)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory_bytes()
+    if device.type in ("cpu", "cuda") and free is not None and needed > free:
+        raise ConfigError(
+            f"Training {needed / 12e6:,.0f} million weights needs {needed / 1e9:.1f} GB more for gradients and AdamW's "
+            f"state, {free / 1e9:.1f} GB are free.",
+            "Train adapters (training.lora.rank=16, extra lora), take a smaller model, or a larger device.",
+        )
+
+
 def device_of(module: nn.Module) -> torch.device:
     """Where the module's weights are."""
     return next(module.parameters()).device
@@ -51,9 +69,4 @@ def make_accelerator(precision: str, device: torch.device) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=True)
     elif AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
         AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=mixed_precision, cpu=device.type == "cpu", device_placement=False)
-    if accelerator.num_processes > 1:
-        raise RunError(
-            f"training runs in one process as yet, got {accelerator.num_processes}.", "Start it without a launcher."
-        )
-    return accelerator
+    return Accelerator(mixed_precision=mixed_precision, cpu=device.type == "cpu", device_placement=False)

@@ -10,7 +10,7 @@ arguments and the same start weights, and it goes on from the newest checkpoint,
 
 Each step seeds torch's generators from (seed, step), so that dropout needs no stored state; the caller's
 generators are re-seeded by that. Weight decay leaves vectors out (norms, biases), as usual. Left out as
-yet: several processes, adapters, halving micro-batches when memory runs out, trackers.
+yet: sharded weights, trackers.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from selftrain.errors import SelftrainError, UserError
-from selftrain.seeding import derive_seed
+from selftrain.processes import Team
 from selftrain.training import checkpoint
 from selftrain.training.batches import MicroBatch
-from selftrain.training.engine import check_weights, device_of, make_accelerator, make_optimizer
-from selftrain.training.objective import Objective, Stats, json_digest
+from selftrain.training.engine import check_memory, check_weights, device_of, make_accelerator, make_optimizer
+from selftrain.training.gradients import Gradients
+from selftrain.training.objective import Objective, json_digest
 from selftrain.training.schedule import learning_rate
 from selftrain.training.steplog import Row, StepLog
 
@@ -81,6 +82,7 @@ def fit(
     checkpoint_every_s: float = 300.0,
     on_step: OnStep | None = None,
     should_stop: Callable[[], bool] | None = None,
+    team: Team | None = None,
 ) -> FitResult:
     """Train `module` in place and leave it in evaluation mode.
 
@@ -89,14 +91,18 @@ def fit(
         folder: for the log and checkpoints; may hold those of an earlier start.
         model_digest: of the start weights; a checkpoint of other start weights is not used.
         on_step: called after each step with (step from 1, number of steps, log row).
+        team: the processes that train together, each with the same module; the main one writes.
         should_stop: asked after each step and between forwards; true -> checkpoint, then `Interrupted`.
 
     Raises:
         Interrupted: as asked for.
+        ConfigError: gradients and optimiser state cannot fit in memory.
         NonFiniteError: NaN or infinite loss or gradient; names the step and the rows.
         RunError: a checkpoint could not be written.
     """
-    training = _Training(module, objective, folder, precision, model_digest, checkpoint_every_s, should_stop)
+    training = _Training(
+        module, objective, folder, precision, model_digest, checkpoint_every_s, should_stop, team or Team()
+    )
     try:
         return training.run(on_step)
     finally:
@@ -107,17 +113,6 @@ def clear_checkpoints(folder: Path) -> None:
     """Remove what only a resume needs; the log stays."""
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     shutil.rmtree(folder / "constants", ignore_errors=True)
-
-
-class _Loss(nn.Module):
-    """module and objective as one forward, so that accelerate's autocast (and, later, its wrappers) see it."""
-
-    def __init__(self, module: nn.Module, objective: Objective) -> None:
-        super().__init__()
-        self.module, self.objective = module, objective
-
-    def forward(self, micro_batch: MicroBatch) -> tuple[Tensor, Stats]:
-        return self.objective.loss(self.module, micro_batch)
 
 
 class _Training:
@@ -132,14 +127,18 @@ class _Training:
         model_digest: str,
         checkpoint_every_s: float,
         should_stop: Callable[[], bool] | None,
+        team: Team,
     ) -> None:
+        self.team = team
         self.module, self.objective, self.folder = module, objective, folder
         self.checkpoint_every_s, self.should_stop = checkpoint_every_s, should_stop
         check_weights(module)
+        check_memory(module)
         self.digest = _training_digest(module, objective, precision, model_digest)
         self.accelerator = make_accelerator(precision, device_of(module))
         self.optimizer = make_optimizer(module, objective.config)
-        self.loss, self.stepper = self.accelerator.prepare(_Loss(module, objective), self.optimizer)
+        self.gradients = Gradients(self.accelerator, module, objective, team)
+        self.stepper = self.accelerator.prepare(self.optimizer)
         self.step = self.saved_step = self.trained_tokens = 0
         self.earlier_s = 0.0
         self.started = self.saved_at = time.monotonic()
@@ -150,7 +149,7 @@ class _Training:
         self._measure_constants()
         self._resume()
         resumed, num_steps = self.step, self.objective.plan.num_steps
-        self.log = log = StepLog(self.folder / LOG_NAME, self.step)
+        self.log = log = StepLog(self.folder / LOG_NAME, self.step, writes=self.team.is_main)
         self.objective.set_mode(self.module)
         while self.step < num_steps:
             row = self._train_step(num_steps)
@@ -158,7 +157,7 @@ class _Training:
             if on_step is not None:
                 on_step(self.step, num_steps, row)
             self._stop_if_asked()
-            if time.monotonic() - self.saved_at >= self.checkpoint_every_s and self.step < num_steps:
+            if self.team.any(self._is_time_to_save()) and self.step < num_steps:
                 self._save()
         final = self.objective.after(self.module, self._measuring)
         return FitResult(
@@ -170,7 +169,7 @@ class _Training:
             last=log.last,
             final=final,
             resumed_from_step=resumed,
-            notes=tuple(self.notes),
+            notes=(*self.notes, *self.gradients.notes),
         )
 
     def close(self) -> None:
@@ -179,15 +178,16 @@ class _Training:
             self.log.close()
         self.module.zero_grad(set_to_none=True)
         self.module.eval()
-        del self.loss.module  # accelerate's wrapped forward is a reference cycle
+        self.gradients.close()
+
+    def _is_time_to_save(self) -> bool:
+        return self.team.is_main and time.monotonic() - self.saved_at >= self.checkpoint_every_s
 
     def _train_step(self, num_steps: int) -> Row:
         """Forward and backward over the effective batch, then one update. Returns the log row."""
         started = time.monotonic()
         config, step = self.objective.config, self.step + 1
-        micro_batches = self.objective.plan.step(self.step)
-        torch.manual_seed(derive_seed(self.objective.seed, self.objective.name, "dropout", step))
-        losses, sums = self._gradients(micro_batches)
+        micro_batches, losses, sums = self.gradients.of_step(step)
         norm = float(self.accelerator.clip_grad_norm_(self.module.parameters(), config.max_grad_norm))
         self._check_finite(step, micro_batches, losses, norm)
         rate = learning_rate(
@@ -203,6 +203,7 @@ class _Training:
         self.stepper.zero_grad()
         self.step = step
         tokens = sum(micro_batch.tokens for micro_batch in micro_batches)
+        seconds = time.monotonic() - started
         self.trained_tokens += tokens
         return {
             "step": step,
@@ -212,20 +213,9 @@ class _Training:
             "grad_norm": norm,
             "tokens": tokens,
             "padded_tokens": sum(micro_batch.padded_tokens for micro_batch in micro_batches),
-            "seconds": time.monotonic() - started,
+            "seconds": seconds,
+            "tokens_per_second": tokens / seconds,
         }
-
-    def _gradients(self, micro_batches: Sequence[MicroBatch]) -> tuple[list[float], dict[str, float]]:
-        """Accumulate the gradients; the parts of the loss, and the objective's sums."""
-        losses: list[Tensor] = []
-        parts: list[Stats] = []
-        for micro_batch in micro_batches:
-            loss, stats = self.loss(micro_batch)
-            self.accelerator.backward(loss)
-            losses.append(loss.detach())
-            parts.append(stats)
-        sums = {name: sum(float(part[name]) for part in parts) for name in parts[0]}
-        return [float(loss) for loss in losses], sums
 
     def _check_finite(self, step: int, micro_batches: Sequence[MicroBatch], losses: list[float], norm: float) -> None:
         bad = [batch for batch, loss in zip(micro_batches, losses, strict=True) if not math.isfinite(loss)]
@@ -251,11 +241,11 @@ class _Training:
         """Constants of the start weights: from disk where they were measured before, else now."""
         target = self.folder / "constants"
         found, reason = checkpoint.read_sealed(target, self.digest)
-        if found is None:
+        if self.team.any(found is None) or found is None:
             if target.exists():
                 self.notes.append(f"the stored constants are measured again: {reason}")
             constants = self.objective.before(self.module, self._measuring)
-            if constants:
+            if constants and self.team.is_main:
                 checkpoint.write_sealed(target, self.digest, {}, {"constants": constants})
             self.objective.restore(constants)
         else:
@@ -276,8 +266,9 @@ class _Training:
         if self.log is not None:
             self.log.sync()
         counters = {"step": self.step, "trained_tokens": self.trained_tokens, "seconds": self._seconds()}
-        tensors = checkpoint.training_tensors(self.module, self.optimizer)
-        checkpoint.save_checkpoint(self.folder / "checkpoint", self.digest, counters, tensors)
+        if self.team.is_main:
+            tensors = checkpoint.training_tensors(self.module, self.optimizer)
+            checkpoint.save_checkpoint(self.folder / "checkpoint", self.digest, counters, tensors)
         self.saved_step, self.saved_at = self.step, time.monotonic()
 
     def _stop_if_asked(self) -> None:

@@ -2,13 +2,17 @@
 
 Letters: N target tokens of all rows together, V vocabulary, R rows (completions), P pairs. Everything is
 in nats and fp32, whatever precision the model computed in. What is left out: how log-probabilities come
-about (`objective.py`), and other members of the DPO family.
+about (`objective.py`), and losses without a reference.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 from torch.nn import functional
+
+PreferenceLoss = Literal["dpo", "ipo", "hinge"]
 
 
 def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
@@ -53,22 +57,48 @@ def sft_loss(log_probs: Tensor, weights: Tensor, denominator: float) -> Tensor:
     return -(weights * log_probs).sum() / denominator
 
 
-def dpo_loss(
-    policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float
-) -> tuple[Tensor, Tensor]:
-    """-log sigmoid(r(y_w) - r(y_l)) with r(y) = beta * log(pi(y|x) / pi_ref(y|x)).
+def preference_loss(kind: PreferenceLoss, differences: Tensor, beta: float) -> Tensor:
+    """Pairs' losses from h = log(pi(y_w|x) / pi_ref(y_w|x)) - log(pi(y_l|x) / pi_ref(y_l|x)).
 
-    Source: Rafailov et al. 2023 (arXiv 2305.18290), equation 7; the paper's DPO step is the same.
+    - "dpo": -log sigmoid(beta h). Rafailov et al. 2023 (arXiv 2305.18290), equation 7; the paper's DPO step.
+    - "ipo": (h - 1 / (2 beta))^2. Azar et al. 2023 (arXiv 2310.12036), equation 17; meant for log-probabilities a
+      token, which TRL always takes here and we where `length_normalised` says so.
+    - "hinge": max(0, 1 - beta h). Liu et al. 2023 (arXiv 2309.06657), SLiC's loss in normalised form.
 
     Args:
-        policy_chosen: [P] log pi(y_w|x), summed over tokens; likewise the three others.
+        differences: h [P], from log-probabilities summed over tokens, or means over them.
         beta: strength of the pull to the reference, above 0.
 
     Returns:
-        losses [P] in nats, and margins [P] = r(y_w) - r(y_l), beta included.
+        [P], in nats for "dpo".
     """
-    margins = beta * ((policy_chosen - reference_chosen) - (policy_rejected - reference_rejected))
-    return -functional.logsigmoid(margins), margins
+    if kind == "ipo":
+        return (differences - 1 / (2 * beta)) ** 2
+    if kind == "hinge":
+        return functional.relu(1 - beta * differences)
+    return -functional.logsigmoid(beta * differences)
+
+
+def chosen_nll(
+    policy_chosen: Tensor, lengths: Tensor, weights: Tensor, per: Literal["sequence", "token"], denominator: float
+) -> Tensor:
+    """The winners' negative log-likelihood, which keeps DPO from lowering right answers with the wrong ones.
+
+    - per "sequence": (1 / M) sum over pairs of w_p (-log pi(y_w|x)) / |y_w|; M the pairs' summed weight. Pang et al.
+      2024 (arXiv 2404.19733), equation 2.
+    - per "token": (1 / M) sum over pairs of w_p (-log pi(y_w|x)); M the summed w_p |y_w|. What TRL's `rpo_alpha` does.
+
+    Args:
+        policy_chosen: [P] log pi(y_w|x), summed over tokens.
+        lengths: [P] tokens of the winners.
+        weights: [P].
+        denominator: M of the effective batch.
+
+    Returns:
+        A scalar. Summed over the micro-batches of an effective batch it is that batch's mean.
+    """
+    nll = -policy_chosen / lengths if per == "sequence" else -policy_chosen
+    return (weights * nll).sum() / denominator
 
 
 def reward_accuracy(margins: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from selftrain.config import OptimizerConfig
 from selftrain.forwards import Layout, Tree, target_hidden
@@ -20,12 +22,17 @@ from selftrain.models import head_logits
 from selftrain.training.batches import MicroBatch, Plan
 from selftrain.training.losses import token_log_probs
 
+HEAD_LOGITS = 2**25  # 128 MiB in fp32
 Stats = dict[str, Tensor]
+Forced = Callable[[Sequence[int]], Iterable[tuple[int, int]]]  # where a completion's tokens are not the model's own
 Measuring = Callable[[], AbstractContextManager[None]]
 
 
 class Objective(Protocol):
-    """A loss over items that come in planned micro-batches."""
+    """A loss over items that come in planned micro-batches; `plan` is cut finer when memory runs out."""
+
+    plan: Plan
+    stat_names: tuple[str, ...]  # of the sums that `loss` gives beside the loss
 
     @property
     def name(self) -> str:
@@ -40,11 +47,6 @@ class Objective(Protocol):
     @property
     def seed(self) -> int:
         """Root of the order's and the dropout's streams."""
-        ...
-
-    @property
-    def plan(self) -> Plan:
-        """The steps' micro-batches."""
         ...
 
     def digest(self) -> str:
@@ -85,10 +87,36 @@ class Objective(Protocol):
         ...
 
 
+def token_counts(ids: Sequence[int], forced: Forced | None) -> list[float]:
+    """1 for each token that counts, 0 for those that the calculator wrote, where `forced` finds them."""
+    counts = [1.0] * len(ids)
+    for start, end in forced(ids) if forced else ():
+        counts[start:end] = [0.0] * (end - start)
+    return counts
+
+
 def target_log_probs(module: nn.Module, trees: Sequence[Tree], pad_id: int, layout: Layout) -> tuple[Tensor, Tensor]:
     """log pi of every target token [N] in fp32, and the completion of each [N]; the head runs on these tokens only."""
     hidden, labels, rows = target_hidden(module, trees, pad_id, layout)  # [N, D], [N], [N]
-    return token_log_probs(head_logits(module, hidden), labels), rows
+    return head_log_probs(module, hidden, labels), rows
+
+
+def head_log_probs(module: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
+    """log pi [N] of labels [N] from hidden states [N, D]; at most about `HEAD_LOGITS` logits exist at once.
+
+    Beyond that the tokens are cut into chunks, and each chunk's logits are computed once more in the backward pass:
+    2 V D FLOPs a token for N V numbers of memory.
+    """
+    vocabulary: Any = module.config.vocab_size  # type: ignore[union-attr]
+    size = max(1, HEAD_LOGITS // int(vocabulary))
+
+    def log_probs(hidden: Tensor, labels: Tensor) -> Tensor:
+        return token_log_probs(head_logits(module, hidden), labels)
+
+    if len(labels) <= size:
+        return log_probs(hidden, labels)
+    chunks = zip(hidden.split(size), labels.split(size), strict=True)
+    return torch.cat([checkpoint(log_probs, *chunk, use_reentrant=False) for chunk in chunks])
 
 
 def json_digest(value: Any) -> str:

@@ -9,6 +9,7 @@ own or `SFTConfig.dropout`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
@@ -20,19 +21,21 @@ from selftrain.models import set_dropout
 from selftrain.records import Example
 from selftrain.training.batches import ItemShape, MicroBatch, Plan, row_batches
 from selftrain.training.losses import sft_loss
-from selftrain.training.objective import Measuring, Stats, json_digest, target_log_probs
+from selftrain.training.objective import Forced, Measuring, Stats, json_digest, target_log_probs, token_counts
 
 
 class SFTObjective:
     """Mean negative log-likelihood of the target tokens of an effective batch; an item is an `Example`.
 
-    A row's weight multiplies each of its tokens, in the sum and in the denominator.
+    A row's weight multiplies each of its tokens, in the sum and in the denominator. `forced`, where given, finds tokens
+    that count for nothing.
 
     Raises:
         DataError: no examples, or one without prompt, target or a weight above 0.
     """
 
     name = "sft"
+    stat_names: tuple[str, ...] = ()
     forward_tokens = 0
 
     def __init__(
@@ -45,12 +48,14 @@ class SFTObjective:
         encoder_decoder: bool,
         micro_batch_tokens: int = 2048,
         layout: Layout = "rows",
+        forced: Forced | None = None,
     ) -> None:
         _check(examples)
+        self.counts = [[row.weight * count for count in token_counts(row.target_ids, forced)] for row in examples]
         self.examples, self.config, self.seed, self.pad_id = examples, config, seed, pad_id
         batches = row_batches(len(examples), config.batch_size, config.epochs, config.max_steps, seed)
         shapes = [ItemShape.of(len(row.prompt_ids), [len(row.target_ids)]) for row in examples]
-        weights = [row.weight * len(row.target_ids) for row in examples]
+        weights = [math.fsum(counts) for counts in self.counts]
         self.plan = Plan(batches, shapes, weights, micro_batch_tokens, encoder_decoder, layout)
 
     def digest(self) -> str:
@@ -66,8 +71,8 @@ class SFTObjective:
         """This micro-batch's part of the mean over the effective batch's tokens; nothing more to log."""
         rows = [self.examples[item] for item in micro_batch.items]
         trees = [Tree(row.prompt_ids, [row.target_ids]) for row in rows]
-        log_probs, row_of = target_log_probs(module, trees, self.pad_id, self.plan.layout)
-        weights = log_probs.new_tensor([row.weight for row in rows])[row_of]  # [N]
+        log_probs, _ = target_log_probs(module, trees, self.pad_id, self.plan.layout)
+        weights = log_probs.new_tensor([count for item in micro_batch.items for count in self.counts[item]])  # [N]
         return sft_loss(log_probs, weights, micro_batch.denominator), {}
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:

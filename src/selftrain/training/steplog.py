@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 Row = dict[str, Any]
 
@@ -13,33 +13,40 @@ Row = dict[str, Any]
 class StepLog:
     """A JSONL file of step rows, opened at a step.
 
-    Rows of later steps, and a torn last line, are cut off: they will be written again.
+    Rows of later steps, and a torn last line, are cut off: they will be written again. With `writes` off it only
+    remembers, for a process whose rows another one writes.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, writes: bool = True) -> None:
         self.path = path
         kept = [row for row in read_steps(path) if row["step"] <= step]
+        self.first: Row = kept[0] if kept else {}
+        self.last: Row = kept[-1] if kept else {}
+        self._stream: IO[str] | None = None
+        if not writes:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         temporary.write_text("".join(_line(row) for row in kept), encoding="utf-8")
         os.replace(temporary, path)
         self._stream = path.open("a", encoding="utf-8")
-        self.first: Row = kept[0] if kept else {}
-        self.last: Row = kept[-1] if kept else {}
 
     def append(self, row: Row) -> None:
         """Write a row and flush it."""
-        self._stream.write(_line(row))
-        self._stream.flush()
+        if self._stream is not None:
+            self._stream.write(_line(row))
+            self._stream.flush()
         self.first, self.last = self.first or row, row
 
     def sync(self) -> None:
         """Bring the rows to disk, before a checkpoint counts on them."""
-        os.fsync(self._stream.fileno())
+        if self._stream is not None:
+            os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
 
 def read_steps(path: Path) -> list[Row]:

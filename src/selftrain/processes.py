@@ -1,0 +1,80 @@
+"""Several processes that carry out one run together, as a launcher starts them.
+
+    accelerate launch --num_processes 4 -m selftrain run quickstart
+    torchrun --nproc-per-node 4 -m selftrain run quickstart
+
+    team = join()               # without a launcher a team of one, for which nothing here does anything
+    if team.is_main: ...        # one process writes
+    team.wait()                 # until every process is here
+    team.any(flag)              # whether it holds in any of them
+    team.add(tensors)           # summed over all, in place
+
+Every process runs the same loop over the same files. Sampling shares out shards, training the micro-batches of
+each effective batch; everything else is the main process's, and the others wait for its files. A process that
+fails ends, and the launcher ends the rest. Left out: sharded weights (FSDP), several machines without a common disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Team:
+    """The processes of a run, seen from one of them. `device` is where its messages must lie."""
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        self.any(False)
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` holds in any process. All must ask."""
+        if self.size == 1:
+            return flag
+        import torch
+
+        told = torch.tensor([float(flag)], device=self.device)
+        self.add([told])
+        return bool(told.item() > 0)
+
+    def add(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Sum each tensor over the processes, in place; all hold the same number afterwards."""
+        if self.size == 1:
+            return
+        import torch.distributed as distributed
+
+        for tensor in tensors:
+            distributed.all_reduce(tensor)
+
+
+@functools.cache
+def join() -> Team:
+    """This process's team, from the launcher's environment."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Team()
+    import torch
+
+    device = "cpu"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        device = "cuda"
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo" if device == "cpu" else "nccl")
+    return Team(torch.distributed.get_rank(), size, device)

@@ -1,0 +1,123 @@
+"""One step's gradients: its micro-batches forwarded and accumulated, cut finer when memory runs out.
+
+gradients = Gradients(accelerator, module, objective)
+micro_batches, losses, sums = gradients.of_step(1)      # the module's .grad are those of the effective batch
+gradients.notes                                         # what a user should know
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from selftrain.errors import UserError
+from selftrain.forwards import attention_of
+from selftrain.processes import Team
+from selftrain.seeding import derive_seed
+from selftrain.training.batches import MicroBatch
+from selftrain.training.checkpoint import trainable
+from selftrain.training.objective import Objective, Stats
+
+
+class Accumulated(NamedTuple):
+    """What a step forwarded: its micro-batches, their parts of the loss, and the objective's summed statistics."""
+
+    micro_batches: Sequence[MicroBatch]
+    losses: list[float]
+    sums: dict[str, float]
+
+
+class _Loss(nn.Module):
+    """module and objective as one forward, so that accelerate's autocast (and, later, its wrappers) see it."""
+
+    def __init__(self, module: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.module, self.objective = module, objective
+
+    def forward(self, micro_batch: MicroBatch) -> tuple[Tensor, Stats]:
+        return self.objective.loss(self.module, micro_batch)
+
+
+class Gradients:
+    """Accumulates a step's gradients in the module that it is given.
+
+    A team shares out the step's micro-batches and sums what comes of them. Every micro-batch carries the whole batch's
+    denominator and a dropout stream of its own, so the result does not depend on who forwards it, but for the order of
+    the sum.
+    """
+
+    def __init__(self, accelerator: Accelerator, module: nn.Module, objective: Objective, team: Team) -> None:
+        self.accelerator, self.module, self.objective, self.team = accelerator, module, objective, team
+        # evaluation_mode: autocast without a wrapper for several processes; the team sums gradients itself
+        self.loss = accelerator.prepare_model(_Loss(module, objective), device_placement=False, evaluation_mode=True)
+        self.notes: list[str] = []
+
+    def of_step(self, step: int) -> Accumulated:
+        """Forward and backward over the effective batch of `step`, counted from 1.
+
+        Where memory runs out the plan's micro-batches are halved, for this step and those after it; the effective batch
+        and its gradient stay as they are.
+
+        Raises:
+            UserError: not even one item at a time fits.
+        """
+        while True:
+            micro_batches = self.objective.plan.step(step - 1)
+            try:
+                mine, fits = self._accumulate(step, micro_batches), True
+            except torch.OutOfMemoryError:
+                mine, fits = torch.empty(0), False  # what the forward held is freed with the exception
+            if not self.team.any(not fits):
+                return self._all_of(micro_batches, mine)
+            self._halve(step, micro_batches)
+
+    def close(self) -> None:
+        """Let go of the module: accelerate's wrapped forward is a reference cycle."""
+        del self.loss.module
+
+    def _accumulate(self, step: int, micro_batches: Sequence[MicroBatch]) -> Tensor:
+        """Forward and backward over this process's micro-batches; a row of loss and statistics for each, else zeros."""
+        seed, names = (self.objective.seed, self.objective.name, "dropout", step), self.objective.stat_names
+        table = torch.zeros(len(micro_batches), 1 + len(names), dtype=torch.float64)
+        for number in range(self.team.rank, len(micro_batches), self.team.size):
+            torch.manual_seed(derive_seed(*seed, number))
+            with attention_of(self.module, self.objective.plan.layout):  # gradient checkpointing computes layers again
+                loss, stats = self.loss(micro_batches[number])
+                self.accelerator.backward(loss)
+            table[number] = torch.stack([loss.detach(), *(stats[name] for name in names)]).double().cpu()
+        return table
+
+    def _all_of(self, micro_batches: Sequence[MicroBatch], table: Tensor) -> Accumulated:
+        """The team's sums: every process has the whole gradient afterwards."""
+        table = table.to(self.team.device)
+        self.team.add([table])
+        for _, parameter in trainable(self.module) if self.team.size > 1 else ():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            self.team.add([parameter.grad])
+        rows = table.cpu()
+        sums = dict(zip(self.objective.stat_names, rows[:, 1:].sum(0).tolist(), strict=True))
+        return Accumulated(micro_batches, rows[:, 0].tolist(), sums)
+
+    def _halve(self, step: int, micro_batches: Sequence[MicroBatch]) -> None:
+        plan, name = self.objective.plan, self.objective.name
+        if all(len(micro_batch.items) == 1 for micro_batch in micro_batches):
+            longest = max(micro_batch.padded_tokens for micro_batch in micro_batches)
+            raise UserError(
+                f"{name} step {step}: the device's memory holds not even one item of {longest} tokens.",
+                "Lower training.max_target_tokens, or take a smaller model.",
+            )
+        tokens = max(1, plan.micro_batch_tokens // 2)
+        self.objective.plan = dataclasses.replace(plan, micro_batch_tokens=tokens)
+        self.notes.append(
+            f"out of memory in step {step}; went on with training.micro_batch_tokens={tokens}, the effective batch "
+            "unchanged"
+        )
+        self.module.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

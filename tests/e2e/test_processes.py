@@ -1,0 +1,79 @@
+"""The whole loop in two processes on the CPU: the samples of one process, and its models but for rounding."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+Environment = Callable[[], dict[str, str]]
+SETTINGS = ["sampling.shard_questions=8", "training.micro_batch_tokens=256", "checkpoints.keep=all"]
+
+
+def launch(out: Path, environment: dict[str, str], num_processes: int) -> subprocess.CompletedProcess[str]:
+    command = ["-m", "selftrain", "run", "smoke", *SETTINGS, "--out", str(out)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+    return subprocess.run(
+        [sys.executable, *(launcher if num_processes > 1 else []), *command],
+        capture_output=True, text=True, timeout=300, env=environment, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, cli_environment: Environment) -> dict[int, Path]:
+    made = {}
+    for num_processes in (1, 2):
+        out = tmp_path_factory.mktemp("processes") / "run"
+        done = launch(out, cli_environment(), num_processes)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("On ") >= 1 and done.stderr.count("0-warmup/sft") >= 1
+        made[num_processes] = out
+    return made
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_one_process_alone_writes(runs: dict[int, Path]) -> None:
+    journals = {number: rows(run / "journal.jsonl") for number, run in runs.items()}
+    starts = {
+        number: [e["stage"] for e in journal if e["event"] == "stage-start"] for number, journal in journals.items()
+    }
+    assert starts[1] == starts[2]
+    assert len({event["pid"] for event in journals[2] if event["event"] == "start"}) == 1
+
+
+def test_training_is_that_of_one_process(runs: dict[int, Path]) -> None:
+    """Same steps, same losses: the micro-batches of a step are shared out, and their gradients summed."""
+    logs = [rows(run / "0-warmup/sft/train-log.jsonl") for run in runs.values()]
+    assert len(logs[0]) == len(logs[1]) > 3
+    for one, two in zip(*logs, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
+        assert two["tokens"] == one["tokens"]
+    one, two = (load_file(run / "0-warmup/sft/model/model.safetensors") for run in runs.values())
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
+
+
+def test_samples_do_not_depend_on_the_number_of_processes(runs: dict[int, Path]) -> None:
+    """The base model's completions are equal to the token, in the same order."""
+    found = [rows(run / "0-base/evaluate" / name / "completions.jsonl") for run in runs.values() for name in sets(run)]
+    assert found[0] and found[0] == found[1]
+
+
+def sets(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "0-base/evaluate").iterdir())
+
+
+def test_a_finished_run_is_found_finished_by_both(runs: dict[int, Path], cli_environment: Environment) -> None:
+    before = os.stat(runs[2] / "1-iteration/sft/manifest.json").st_mtime_ns
+    assert launch(runs[2], cli_environment(), 2).returncode == 0
+    assert os.stat(runs[2] / "1-iteration/sft/manifest.json").st_mtime_ns == before
