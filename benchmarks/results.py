@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.child import ChildError
-from benchmarks.work import Question, Task
+from benchmarks.work import Portable, Question, Task
 from selftrain.calculator.annotation import find
 from selftrain.calculator.expression import canonical
 from selftrain.errors import RunError
@@ -50,7 +50,7 @@ class Results:
         _refuse_other(path, known.get("setup", {}), setup)
         return cls(path, known)
 
-    def add_task(self, task: Task) -> None:
+    def add_task(self, task: Portable) -> None:
         """Record what a task consists of.
 
         Raises:
@@ -61,17 +61,17 @@ class Results:
             _refuse_other(self.path, known, task.facts())
         self.content["tasks"][task.name] = task.facts()
 
-    def record(self, system: str, repetition: int, rows: int, code: str | None) -> Json | None:
-        """The record of a repetition, if it was made with these rows and this code."""
+    def record(self, system: str, repetition: int, rows: int | None, code: str | None) -> Json | None:
+        """The record of a repetition, if it was made with these rows (None: it names none) and this code."""
         found: Json | None = self.content["records"].get(system, {}).get(str(repetition))
-        if found is None or found["rows"] != rows or found.get("code") != code:
+        if found is None or found.get("rows") != rows or found.get("code") != code:
             return None
         return found
 
-    def drop_others(self, system: str, rows: int, code: str | None) -> int:
+    def drop_others(self, system: str, rows: int | None, code: str | None) -> int:
         """Forget a system's records of other rows or other code; how many those were."""
         known = self.content["records"].get(system, {})
-        kept = {key: row for key, row in known.items() if row["rows"] == rows and row.get("code") == code}
+        kept = {key: row for key, row in known.items() if row.get("rows") == rows and row.get("code") == code}
         if known:
             self.content["records"][system] = kept
         return len(known) - len(kept)

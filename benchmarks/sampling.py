@@ -19,10 +19,10 @@ from pathlib import Path
 from benchmarks import measure, table, targets
 from benchmarks.child import ChildError, Job, Launch, launch
 from benchmarks.results import Results, summary
-from benchmarks.systems import QUICK, QUICK_BATCHES, SYSTEMS, VLLM, Setup, best_of, climb, plan
+from benchmarks.systems import QUICK, QUICK_BATCHES, SYSTEMS, VLLM, Setup, best_of, check_names, climb, plan
 from benchmarks.t5 import t5_task
 from benchmarks.work import Settings, Task, codec_of, main_task, smoke_task
-from selftrain.errors import ConfigError, UserError, nearest
+from selftrain.errors import ConfigError, UserError
 from selftrain.hardware import default_device, default_precision, num_cpus
 from selftrain.prompts import Codec
 from selftrain.weights import default_cache
@@ -108,7 +108,7 @@ def options_from(arguments: Sequence[str] | None) -> Options:
     if len(batches) < len(given.batch):
         raise ConfigError(f"--batch: expected SYSTEM=ROWS, got {given.batch}.")
     systems = _systems(given.systems, given.quick, given.vllm_python)
-    _check_names(batches)
+    check_names(batches, SYSTEMS)
     return Options(
         settings=settings,
         systems=systems,
@@ -131,18 +131,10 @@ def _systems(text: str | None, quick: bool, vllm_python: str | None) -> tuple[st
     if text is None:
         return QUICK if quick else tuple(name for name in SYSTEMS if vllm_python or name not in VLLM)
     asked = [name.strip() for name in text.split(",") if name.strip()]
-    _check_names(asked)
+    check_names(asked, SYSTEMS)
     if set(asked) & set(VLLM) and not vllm_python:
         raise ConfigError("vLLM is asked for, and no environment of it is named.", "Give --vllm-python PATH.")
     return tuple(name for name in SYSTEMS if name in asked)
-
-
-def _check_names(names: Sequence[str] | dict[str, int]) -> None:
-    for name in names:
-        if name not in SYSTEMS:
-            close = nearest(name, SYSTEMS)
-            hint = f"Did you mean {close!r}?" if close else None
-            raise ConfigError(f"No system is called {name!r}; systems: {', '.join(SYSTEMS)}.", hint)
 
 
 class Bench:

@@ -9,8 +9,10 @@ search may try. Batch sizes are rows decoded at once, whatever the system's own 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
+
+from selftrain.errors import ConfigError, nearest
 
 Ids = tuple[int, ...]
 GPU_FACTOR = 4  # a GPU is tried with so many times the rows
@@ -84,12 +86,28 @@ QUICK = ("ours", "hf-calculator")
 QUICK_BATCHES = {"ours": 96, "hf-calculator": 24}  # no search: all of the 24 x 4 completions, all of a pass's 24 rows
 
 
-def plan(names: Sequence[str], repetitions: int, pairs: int) -> list[tuple[str, int]]:
+def check_names(names: Iterable[str], known: Collection[str]) -> None:
+    """See to it that all names are known.
+
+    Raises:
+        ConfigError: one is not; names the nearest.
+    """
+    for name in names:
+        if name not in known:
+            close = nearest(name, known)
+            hint = f"Did you mean {close!r}?" if close else None
+            raise ConfigError(f"No system is called {name!r}; systems: {', '.join(known)}.", hint)
+
+
+def plan(
+    names: Sequence[str], repetitions: int, pairs: int = 0, paired: Collection[str] | None = None
+) -> list[tuple[str, int]]:
     """(system, repetition) in the order to run them: interleaved, every other round backwards, so that a machine
-    that drifts favours nobody."""
+    that drifts favours nobody. `paired` systems run `pairs` times (None: those that `SYSTEMS` calls so)."""
+    often = [name for name in names if SYSTEMS[name].paired] if paired is None else paired
     order: list[tuple[str, int]] = []
     for number in range(max(repetitions, pairs)):
-        row = [(name, number) for name in names if number < (pairs if SYSTEMS[name].paired else repetitions)]
+        row = [(name, number) for name in names if number < (pairs if name in often else repetitions)]
         order += row if number % 2 == 0 else row[::-1]
     return order
 

@@ -23,7 +23,7 @@ def text(content: Json, wanted: Sequence[str], quick: bool) -> str:
     parts = [_systems(content, name) for name in OWN]
     blocks = [[*block, ""] for block in parts if block]
     lines = [line for block in blocks for line in block]
-    lines += [*_targets(judge_all(content, wanted, quick)), "", *_comparisons(content), *_machine(content)]
+    lines += [*target_lines(judge_all(content, wanted, quick)), "", *_comparisons(content), *machine_lines(content)]
     return "\n".join(clean(line) for line in lines)
 
 
@@ -77,7 +77,8 @@ def _times(own: Json, records: Json) -> float:
     return statistics.median(ratios) if ratios else 0.0
 
 
-def _targets(findings: Sequence[Finding]) -> Iterator[str]:
+def target_lines(findings: Sequence[Finding]) -> Iterator[str]:
+    """Each target that was asked for, with its verdict."""
     rows = []
     for found in findings:
         if found.met is None:
@@ -109,7 +110,8 @@ def _comparisons(content: Json) -> Iterator[str]:
         yield f"not measured: {SYSTEMS[name].label}: {reason}"
 
 
-def _machine(content: Json) -> Iterator[str]:
+def machine_lines(content: Json) -> Iterator[str]:
+    """The machine, its matrix peak, and what that makes of the first run of `ours`."""
     setup, environment = content["setup"], content["setup"]["environment"]
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     yield (

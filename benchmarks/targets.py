@@ -26,7 +26,10 @@ Json = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """`speed`: completions a second of `first` over `second`; `memory`: their peaks; `roofline`: of `first` alone."""
+    """`speed`: completions a second of `first` over `second`; `memory`: their peaks; `roofline`: of `first` alone.
+
+    `field` is what of a record is compared, where it is another. With `where_it_runs` a rival that failed is no miss.
+    """
 
     text: str
     kind: Literal["speed", "memory", "roofline"]
@@ -38,8 +41,11 @@ class Target:
     by_interval: bool = False
     repetitions: int = 3
     stretch: float | None = None
+    field: str = ""
+    where_it_runs: bool = False
 
 
+FIELDS = {"speed": "completions_per_s", "memory": "peak_memory_bytes"}
 TARGETS = (
     Target("a. generate with the decoding calculator", "speed", "ours", "hf-calculator", 4.0),
     Target("b. generate", "speed", "ours", "hf", 2.5),
@@ -103,10 +109,10 @@ def _holds(num: int, depth: int) -> float:
     return 1 - sum(math.comb(num, count) for count in range(depth)) / float(2 ** (num - 1))
 
 
-def judge_all(content: Json, wanted: Sequence[str], quick: bool) -> list[Finding]:
+def judge_all(content: Json, wanted: Sequence[str], quick: bool, targets: Sequence[Target] = TARGETS) -> list[Finding]:
     """Every target of the results' device."""
     device = content["setup"]["device"]
-    return [judge(target, content, wanted, quick) for target in TARGETS if target.device == device]
+    return [judge(target, content, wanted, quick) for target in targets if target.device == device]
 
 
 def judge(target: Target, content: Json, wanted: Sequence[str], quick: bool) -> Finding:
@@ -120,6 +126,8 @@ def judge(target: Target, content: Json, wanted: Sequence[str], quick: bool) -> 
     repetitions = 1 if quick else target.repetitions
     if len(values) < repetitions:
         failed = next((content["failures"][name] for name in needed if name in content["failures"]), "")
+        if failed and target.where_it_runs:
+            return Finding(target, bound, values, None, failed)
         return Finding(target, bound, values, False, failed or f"{len(values)} of {repetitions} repetitions measured")
     if target.by_interval:
         return Finding(target, bound, values, median_interval(values)[1] >= bound)
@@ -135,9 +143,9 @@ def measured(target: Target, content: Json) -> tuple[float, ...]:
         rows = [first[key] for key in sorted(first, key=int)]
         return tuple(roofline_share(row, peak) for row in rows if row.get("parameters")) if peak else ()
     second = content["records"].get(target.second, {})
-    field = "completions_per_s" if target.kind == "speed" else "peak_memory_bytes"
+    field = target.field or FIELDS[target.kind]
     both = sorted(first.keys() & second.keys(), key=int)
-    return tuple(first[key][field] / second[key][field] for key in both)
+    return tuple(first[key][field] / second[key][field] for key in both if second[key][field])
 
 
 def best_peak(content: Json) -> float:
@@ -146,8 +154,9 @@ def best_peak(content: Json) -> float:
 
 
 def roofline_share(record: Json, peak: float) -> float:
-    """2 N FLOPs a generated token, over what the matrix peak could have done in that time."""
-    return float(FORWARDED_FLOPS * record["parameters"] * record["tokens"] / (record["seconds"] * peak))
+    """The record's FLOPs, else 2 N a generated token, over what the matrix peak could have done in that time."""
+    flops = record.get("flops") or FORWARDED_FLOPS * record["parameters"] * record["tokens"]
+    return float(flops / (record["seconds"] * peak))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +235,7 @@ def complaint(finding: Finding) -> str:
     )
 
 
-def missed(content: Json, wanted: Sequence[str], quick: bool) -> list[str]:
+def missed(content: Json, wanted: Sequence[str], quick: bool, targets: Sequence[Target] = TARGETS) -> list[str]:
     """Every target that is missed, and what makes the comparison unfair, a line each."""
-    lines = [complaint(found) for found in judge_all(content, wanted, quick) if found.met is False]
+    lines = [complaint(found) for found in judge_all(content, wanted, quick, targets) if found.met is False]
     return lines + [text for comparison in fairness(content) for text in comparison.complaints]

@@ -49,12 +49,32 @@ class Question:
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-    """What a system samples: `samples` completions of each question of `work`."""
+class Portable:
+    """A piece of work with its model, as it travels to the processes that do it."""
 
     name: str
     model: str  # folder
     digest: str  # of its weights
+
+    def save(self, folder: Path) -> Path:
+        """Write it for the processes that do it."""
+        path = folder / "tasks" / f"{self.name}-{self.fingerprint()}.json"
+        write_json(path, dataclasses.asdict(self))
+        return path
+
+    def fingerprint(self) -> str:
+        """Digest of all that decides the result, not of where the model lies."""
+        return digest_of({**dataclasses.asdict(self), "model": ""})[:16]
+
+    def facts(self) -> dict[str, Any]:
+        """What results say of it; no paths and no text."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(Portable):
+    """What a system samples: `samples` completions of each question of `work`."""
+
     prompt: dict[str, Any]  # settings of the codec
     samples: int
     temperature: float
@@ -63,16 +83,6 @@ class Task:
     search: tuple[Question, ...]
     notes: tuple[str, ...] = ()
     forced_length: bool = False  # every completion must have `max_new_tokens`
-
-    def save(self, folder: Path) -> Path:
-        """Write the task for the processes that sample it."""
-        path = folder / "tasks" / f"{self.name}-{self.fingerprint()}.json"
-        write_json(path, dataclasses.asdict(self))
-        return path
-
-    def fingerprint(self) -> str:
-        """Digest of all that decides the result, not of where the model lies."""
-        return digest_of({**dataclasses.asdict(self), "model": ""})[:16]
 
     def facts(self) -> dict[str, Any]:
         """What results say of the task; no paths."""

@@ -1,7 +1,7 @@
 """Several processes that carry out one run together, as a launcher starts them.
 
-    accelerate launch --num_processes 4 -m selftrain run quickstart
-    torchrun --nproc-per-node 4 -m selftrain run quickstart
+    accelerate launch --multi_gpu --num_processes 4 -m selftrain run quickstart
+    torchrun --nproc-per-node 4 -m selftrain run quickstart     # the same; on CPUs take this one
 
     team = join()               # without a launcher a team of one, for which nothing here does anything
     if team.is_main: ...        # one process writes

@@ -1,4 +1,5 @@
-"""The two-layer model of `smoke` after its warm-up, made once, and results as a file would hold them."""
+"""The two-layer model of `smoke` after its warm-up, made once, a run's folder to train from, and results as a file
+would hold them."""
 
 from __future__ import annotations
 
@@ -9,8 +10,16 @@ from typing import Any
 import pytest
 
 from benchmarks.work import Settings, Task, main_task
+from selftrain.data.arithmetic import problems
+from selftrain.models import load_tokenizer
+from selftrain.prompts import Codec
+from selftrain.recipe import load_config
+from selftrain.records import Example, Pair, write_jsonl
+from selftrain.rundir import write_json
+from selftrain.toy import make_toy
 
 Content = dict[str, Any]
+SMALL = ("training.sft.batch_size=4", "training.dpo.batch_size=4", "training.micro_batch_tokens=128")
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +33,32 @@ def task(work: Path) -> Task:
     """Six made-up problems, two samples each."""
     settings = Settings("smoke", None, work, None, num_problems=6, num_search=4, samples=2, max_new_tokens=32)
     return main_task(settings, lambda message: None)
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run of `smoke` leaves, without running it: a random model, 12 questions with 1 to 2 pairs, 12 examples."""
+    folder = tmp_path_factory.mktemp("run")
+    config = load_config("smoke", SMALL)
+    write_json(folder / "config.yaml", config.model_dump(mode="json"))  # JSON is YAML
+    make_toy("random-llama", folder / "model")
+    codec = Codec.build(load_tokenizer(folder / "model"), config.prompt, False)
+    found = problems(seed=5, size=16)
+    asked, others = found[:12], found[12:]
+    for name, rows in (("train", asked[:6]), ("unlabelled", asked[6:]), ("validation", [])):
+        write_jsonl(folder / "data" / f"{name}.jsonl", rows)
+    write_json(folder / "data" / "report.json", {"tests": []})
+    targets = {problem.id: codec.target(problem.rationale or "") for problem in asked}
+    wrong = [(9, *codec.target(problem.rationale or "")) for problem in others]
+    pairs = [
+        Pair(problem.id, targets[problem.id], wrong[(number + shift) % 4], "gold", "s#0", 0.1)
+        for number, problem in enumerate(asked)
+        for shift in range(1 + number % 2)
+    ]
+    examples = [Example(p.id, codec.prompt(p.question), targets[p.id], "gold") for p in asked]
+    write_jsonl(folder / "1-iteration" / "pair" / "pairs.jsonl", pairs)
+    write_jsonl(folder / "1-iteration" / "select" / "examples.jsonl", examples)
+    return folder
 
 
 @pytest.fixture

@@ -31,3 +31,26 @@ def test_peak_memory_sees_what_was_held() -> None:
 )
 def test_messages_lose_their_folders(text: str, expected: str) -> None:
     assert measure.without_paths(text) == expected
+
+
+def test_memory_now_is_not_the_peak() -> None:
+    block = bytearray(b"x") * 200_000_000
+    held = measure.memory_bytes("cpu")
+    del block
+    assert held > 200_000_000
+    assert measure.memory_bytes("cpu") < held - 150_000_000
+
+
+def test_a_watch_counts_from_where_the_warm_up_ended() -> None:
+    watch = measure.Watch("cpu")
+    watch.ends["step"] = [10.0, 12.5, 14.0]
+    assert watch.since("step", 1) == 4.0
+    assert watch.since("step", 2) == 1.5
+    assert watch.since("step", 3) == watch.since("reference", 1) == 0.0
+    watch.mark("step")
+    assert len(watch.ends["step"]) == 4
+
+
+def test_digests_are_of_the_parts_asked_for() -> None:
+    assert measure.code_digest() == measure.code_digest(measure.CODE)
+    assert measure.code_digest(("training",)) != measure.code_digest(("training", "models.py"))

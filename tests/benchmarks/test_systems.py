@@ -15,6 +15,10 @@ def test_systems_take_turns_and_every_other_round_goes_backwards() -> None:
     ]  # fmt: skip
 
 
+def test_systems_of_another_benchmark_take_turns_too() -> None:
+    assert plan(["a", "b"], repetitions=2, paired=()) == [("a", 0), ("b", 0), ("b", 1), ("a", 1)]
+
+
 @pytest.mark.parametrize(
     ("rates", "tried", "best"),
     [

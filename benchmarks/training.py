@@ -1,0 +1,193 @@
+"""How fast we train, against TRL: one command, a JSON file and a table.
+
+    python -m benchmarks.training --run runs/quickstart --check          # from the repository's root; an hour
+    python -m benchmarks.training --run runs/quickstart --quick --check  # one repetition, under 6 minutes
+
+README.md beside this file says what is measured. Each repetition of each system is a process of its own (`child.py`),
+systems take turns, and what is there already is not run again. stdout gets the table, stderr the rest. Exit code 1:
+`--check` found a target missed; 2: something that the user can put right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import measure, targets, training_table
+from benchmarks.child import ChildError, Job, Launch, launch
+from benchmarks.results import Results
+from benchmarks.systems import Setup, check_names, plan
+from benchmarks.training_rivals import TRAINERS
+from benchmarks.training_work import tasks_of
+from benchmarks.work import Say
+from selftrain.errors import UserError
+from selftrain.hardware import default_device, default_precision, num_cpus
+from selftrain.weights import default_cache
+
+RESULTS = Path(__file__).parent / "results"
+CODE = ("training", "forwards.py", "models.py", "seeding.py")  # what our own rows depend on
+BUDGET_TOKENS, QUICK_BUDGET_TOKENS = 10_000, 1_500  # at 110 to 140 tokens/s: 70 to 90 s, and 10 to 15 s
+QUICK = ("dpo", "dpo-trl", "single", "single-trl", "sft", "sft-trl", "sft-trl-packed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What was asked for, with every default filled in."""
+
+    run: Path
+    model: Path | None
+    work: Path
+    systems: tuple[str, ...]
+    repetitions: int
+    budget_tokens: int
+    device: str
+    precision: str
+    threads: int
+    out: Path
+    limit_s: float
+    quick: bool
+    check: bool
+    retry: bool
+
+    def setup(self, system: str) -> Setup:
+        """Of one process."""
+        return Setup(system, 0, 1, self.device, self.precision, self.threads)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    out = argparse.ArgumentParser(prog="python -m benchmarks.training", description=(__doc__ or "").splitlines()[0])
+    add = out.add_argument
+    add(
+        "--run",
+        type=Path,
+        required=True,
+        help="the folder of a finished run, such as quickstart's: its pairs, its rows",
+    )
+    add("--model", type=Path, help="weights to start from (default: the run's warm-up model, else its delivered one)")
+    add("--work", type=Path, help="where tasks and logs are kept (default: benchmarks/ in selftrain's cache)")
+    add("--systems", help=f"comma-separated, of: {', '.join(TRAINERS)} (default: all; quick: those with a target)")
+    add("--repetitions", type=int, default=3, help="of each system (default: 3)")
+    add("--budget-tokens", type=int, help=f"how much is trained, as tokens of plain rows (default: {BUDGET_TOKENS})")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    add("--threads", type=int, help="CPU threads (default: all)")
+    add("--out", type=Path, help="results file (default: benchmarks/results/training-DEVICE.json)")
+    add("--limit-s", type=float, default=1800, help="seconds that a repetition may take (default: 1800)")
+    add("--retry", action="store_true", help="try systems again that failed before")
+    add("--quick", action="store_true", help="one short repetition; targets less 20 %%")
+    add("--check", action="store_true", help="exit with 1 and name each target that is missed")
+    return out
+
+
+def options_from(arguments: Sequence[str] | None) -> Options:
+    """Check the command line and fill in defaults.
+
+    Raises:
+        ConfigError: a system that is not known.
+    """
+    given = parser().parse_args(arguments)
+    device = default_device() if given.device == "auto" else given.device
+    asked = [name.strip() for name in (given.systems or "").split(",") if name.strip()]
+    check_names(asked, TRAINERS)
+    wanted = asked or (QUICK if given.quick else TRAINERS)
+    return Options(
+        run=given.run.expanduser().resolve(),
+        model=given.model and given.model.expanduser().resolve(),
+        work=(given.work or default_cache() / "benchmarks").expanduser().resolve(),
+        systems=tuple(name for name in TRAINERS if name in wanted),
+        repetitions=1 if given.quick else given.repetitions,
+        budget_tokens=given.budget_tokens or (QUICK_BUDGET_TOKENS if given.quick else BUDGET_TOKENS),
+        device=device,
+        precision=default_precision(device) if given.precision == "auto" else given.precision,
+        threads=given.threads or num_cpus(),
+        out=given.out or RESULTS / f"training-{'quick' if given.quick else device}.json",
+        limit_s=given.limit_s,
+        quick=given.quick,
+        check=given.check,
+        retry=given.retry,
+    )
+
+
+class Bench:
+    """One benchmark on its way."""
+
+    def __init__(self, options: Options, start: Launch, say: Say) -> None:
+        self.options, self.start, self.say = options, start, say
+        self.code = measure.code_digest(CODE)
+        names = dict.fromkeys(TRAINERS[name].task for name in options.systems)
+        tasks = tasks_of(options.run, options.model, list(names), options.budget_tokens, say)
+        self.files = {name: str(task.save(options.work)) for name, task in tasks.items()}
+        setup = {
+            "device": options.device, "precision": options.precision, "threads": options.threads,
+            "quick": options.quick, "environment": measure.environment(options.device),
+        }  # fmt: skip
+        self.results = Results.open(options.out, setup)
+        self.results.content["code"] = self.code
+        for task in tasks.values():
+            self.results.add_task(task)
+
+    def run(self) -> None:
+        """The matrix peak, then every repetition that is not there yet."""
+        if not self.results.content["matrix_peak"]:
+            self.say("matrix peak")
+            self.results.content["matrix_peak"] = self._start(Job(self.options.setup("dpo"), "", "peak", 0, "peak"))
+            self.results.save()
+        failed = set() if self.options.retry else set(self.results.content["failures"])
+        left = {name for name in self.options.systems if TRAINERS[name].layout or name not in failed}
+        for name, repetition in plan(self.options.systems, self.options.repetitions, paired=()):
+            if name in left and not self._repeat(name, repetition):
+                left.remove(name)
+
+    def _start(self, job: Job) -> dict[str, object]:
+        return self.start(job, sys.executable, self.options.work, self.options.limit_s)
+
+    def _repeat(self, name: str, repetition: int) -> bool:
+        """Measure a repetition unless it is there; False where the system failed."""
+        code = self.code if TRAINERS[name].layout else None  # a rival's speed depends on no code of ours
+        if dropped := self.results.drop_others(name, None, code):
+            self.say(f"{name}: {dropped} earlier records are of other code, and are made again")
+        if self.results.record(name, repetition, None, code) is not None:
+            return True
+        job = Job(self.options.setup(name), self.files[TRAINERS[name].task], "train", repetition, "train")
+        try:
+            record = training_table.summary(self._start(job))
+        except ChildError as error:
+            self.say(f"{name}: not measured: {error}")
+            self.results.fail(name, str(error))
+            return False
+        self.results.put(name, repetition, {**record, **({} if code is None else {"code": code})})
+        field = training_table.SPEED[TRAINERS[name].task]
+        self.say(f"{name}, repetition {repetition + 1}: {record[field]:.4g} {field.replace('_per_', '/')}")
+        return True
+
+
+def say(message: str) -> None:
+    """One line for the reader; stdout is for the table."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None, start: Launch = launch) -> int:
+    """The command; `start` runs one job."""
+    try:
+        options = options_from(arguments)
+        bench = Bench(options, start, say)
+        bench.run()
+    except UserError as error:
+        say(f"error: {error}")
+        return 2
+    content = bench.results.content
+    print(training_table.text(content, options.systems, options.quick))
+    say(f"results: {options.out}")
+    given = (content, options.systems, options.quick, training_table.TARGETS)
+    lines = targets.missed(*given) if options.check else []
+    for line in lines:
+        print(f"missed: {line}")
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
