@@ -27,8 +27,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("forwards",),
     ("models",),
     (
-        "calculator", "card", "data", "judged", "labelling", "model_hub", "outfile", "pairing", "pool", "prompts",
-        "recipe", "rundir", "similarity", "smollm2", "toy", "verify", "weights",
+        "calculator", "card", "data", "guard", "judged", "labelling", "model_hub", "outfile", "pairing", "pool",
+        "prompts", "recipe", "rundir", "similarity", "smollm2", "toy", "verify", "weights",
     ),
     ("config", "cost", "errors", "hardware", "metrics", "processes", "progress", "records", "seeding"),
 )  # fmt: skip

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from selftrain import guard
 from selftrain.calculator.forcing import forced_spans
 from selftrain.config import OptimizerConfig, RunConfig
 from selftrain.forwards import Layout
@@ -188,20 +188,14 @@ class Workbench:
     def _guard(self, name: str) -> str:
         """Warn of a DPO that did nothing; say why one that collapsed must not sample."""
         figures = self.rundir.figures(name)
-        guard = self.config.guard
-        if figures["reward_accuracy"] < guard.min_reward_accuracy:
-            self.warn(
-                f"DPO's reward accuracy on its own pairs is {figures['reward_accuracy']:.0%}, below "
-                f"{guard.min_reward_accuracy:.0%}: it learned little (raise training.dpo.learning_rate or steps).",
-                name,
-            )
-        lost = -figures["chosen_change_per_token"]
-        return f"right answers lost {lost:.2f} nats a token" if lost > guard.max_chosen_drop else ""
+        self.warn(guard.learned_little(figures["reward_accuracy"], self.config.guard), name)
+        return guard.lost_right_answers(figures["chosen_change_per_token"], self.config.guard)
 
     def warn(self, message: str, stage: str) -> None:
-        """Say it now and keep it for the report."""
-        self.progress.say(f"warning: {message}")
-        self.rundir.journal("warning", stage=stage, message=message)
+        """Say it now and keep it for the report; nothing where the message is empty."""
+        if message:
+            self.progress.say(f"warning: {message}")
+            self.rundir.journal("warning", stage=stage, message=message)
 
     def sample(self, model: ModelRef, num_samples: int, iteration: int, name: str) -> StageResult:
         """K samples a question of U. Streams depend on iteration, question and k: two models meet equal seeds."""
@@ -234,11 +228,7 @@ class Workbench:
         """Why a DPO model's validation accuracy rules it out as sampler; empty where it does not."""
         before = self.validation_accuracy(model, f"{at}/start")
         after = self.validation_accuracy(sampler, f"{at}/sampler")
-        rows = max(len(self.sets.validation), 1)
-        error = math.sqrt(max(before * (1 - before), 1 / rows) / rows)
-        if before - after > self.config.guard.max_accuracy_drop_se * error:
-            return f"validation accuracy fell from {before:.1%} to {after:.1%}"
-        return ""
+        return guard.lost_accuracy(before, after, len(self.sets.validation), self.config.guard)
 
     def warn_if_unmoved(self, at: str) -> None:
         """Compare what f' and f_d wrote at equal seeds; warn when DPO changed next to nothing."""
@@ -250,8 +240,7 @@ class Workbench:
         if changed is None:
             return
         self.progress.say(f"  {at}: {changed:.0%} of the samples differ from the SFT model's at equal seeds")
-        if changed < self.config.guard.min_changed_fraction:
-            self.warn(f"only {changed:.0%} of the samples differ after DPO at equal seeds: it did next to nothing.", at)
+        self.warn(guard.unmoved(changed, self.config.guard), at)
 
     def _evaluate(self, model: ModelRef, name: str, problems: Sequence[Problem], *, calculator: bool) -> StageResult:
         tokens = self.config.evaluation.max_new_tokens or self.config.sampling.max_new_tokens

@@ -97,7 +97,7 @@ class ScheduleConfig(Section):
 
 
 class GuardConfig(Section):
-    """When a DPO model is not trusted to sample (ours; numbers.md's thresholds)."""
+    """When a DPO model is not trusted to sample (ours)."""
 
     enabled: bool = Field(True, description="fall back to the SFT sampler when a DPO model collapsed")
     max_chosen_drop: float = Field(0.2, gt=0, description="nats a token that right answers may lose")
