@@ -36,7 +36,7 @@ def test_rationales_carry_right_annotations() -> None:
     pytest.importorskip("reasoning_gym")
     annotations = [find(problem.rationale or "", "angle") for problem in load(gsm()).problems]
     assert all(a.value is not None and canonical(a.value) == a.result for found in annotations for a in found)
-    # numbers.md: 84 % of the rationales have an equation, with 2.0 annotations in the mean over short ones.
+    # In general 84 % of the rationales have an equation, with 2.0 annotations in the mean over short ones.
     assert sum(bool(found) for found in annotations) > 0.75 * len(annotations)
 
 

@@ -57,7 +57,7 @@ def evaluate(text: str) -> Fraction:
 
 
 def canonical(value: Fraction) -> str:
-    """The one writing of a value (paper.md).
+    """The one writing of a value, near the paper's.
 
     An integer has no point; a decimal of at most 6 places is written out, shortest; anything else is
     rounded half-even to 2 places first. So `canonical` of what it wrote is the same text again.

@@ -3,7 +3,7 @@
     outputs = sampler.generate(requests, params)
 
 A `Request` names one draw: a problem, a sample index k, the prompt's ids and the seed of that draw. Its
-result depends on nothing else: not on the other requests, nor on their order (architecture.md states the
+result depends on nothing else: not on the other requests, nor on their order (docs/decisions/0002-draws.md: the
 tolerance). A sampler returns one `Generated` a request, in the order of the requests.
 """
 

@@ -8,7 +8,7 @@ at exit: only the end of its process gives its memory back, and a sampling stage
 training. The child ends when its pipe does and, on Linux, with the thread that started it, so no engine outlives us.
 
 What it draws depends on the requests alone as far as vLLM allows: with the same seed another batch, or another state
-of its prefix cache, can turn a near-tie (architecture.md states what `engine` promises; this backend promises less).
+of its prefix cache, can turn a near-tie: it promises less than our engine does (`base`).
 
 Leaves out: encoder-decoder models, which vLLM has none of. `vllm_support` says beforehand what is refused.
 """
