@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,6 +34,7 @@ def start_selftrain(*arguments: str, output: int = subprocess.DEVNULL) -> subpro
     return subprocess.Popen(
         [sys.executable, "-m", "selftrain", *arguments],
         stdout=output, stderr=output, env=environment(), start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test in the background inherits "ignored"
     )  # fmt: skip
 
 
