@@ -13,43 +13,33 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import measure, table, targets
+from benchmarks.bench import RESULTS, BaseBench, BaseOptions, carry_out, say
 from benchmarks.child import ChildError, Job, Launch, launch
-from benchmarks.results import Results, summary
+from benchmarks.results import summary
 from benchmarks.systems import QUICK, QUICK_BATCHES, SYSTEMS, VLLM, Setup, best_of, check_names, climb, plan
 from benchmarks.t5 import t5_task
-from benchmarks.work import Settings, Task, codec_of, main_task, smoke_task
-from selftrain.errors import ConfigError, UserError
+from benchmarks.work import Say, Settings, Task, codec_of, main_task, smoke_task
+from selftrain.errors import ConfigError
 from selftrain.hardware import default_device, default_precision, num_cpus
 from selftrain.prompts import Codec
 from selftrain.weights import default_cache
 
-RESULTS = Path(__file__).parent / "results"
 QUICK_PROBLEMS = 24  # x 4 samples: 96 completions
 OURS = ("ours", "ours-plain", "smoke", "smoke-plain", "t5")  # rows that depend on our code
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(BaseOptions):
     """What was asked for, with every default filled in."""
 
     settings: Settings
-    systems: tuple[str, ...]
-    repetitions: int
     pairs: int
     batches: dict[str, int]
-    device: str
-    precision: str
-    threads: int
-    out: Path
     vllm_python: str | None
-    limit_s: float
-    quick: bool
-    check: bool
-    retry: bool
 
     def setup(self, system: str, rows: int, samples: int) -> Setup:
         """Of one process."""
@@ -111,6 +101,7 @@ def options_from(arguments: Sequence[str] | None) -> Options:
     check_names(batches, SYSTEMS)
     return Options(
         settings=settings,
+        work=settings.work,
         systems=systems,
         repetitions=1 if given.quick else given.repetitions,
         pairs=1 if given.quick else given.pairs,
@@ -137,29 +128,22 @@ def _systems(text: str | None, quick: bool, vllm_python: str | None) -> tuple[st
     return tuple(name for name in SYSTEMS if name in asked)
 
 
-class Bench:
+class Bench(BaseBench):
     """One benchmark on its way."""
 
-    def __init__(self, options: Options, start: Launch, say: Callable[[str], None]) -> None:
-        self.options, self.start, self.say = options, start, say
-        self.code = measure.code_digest()
+    def __init__(self, options: Options, start: Launch, say: Say) -> None:
+        super().__init__(options, start, say, measure.code_digest())
+        self.options = options
         self.tasks = self._make_tasks()
         self.codecs: dict[str, Codec] = {name: codec_of(task) for name, task in self.tasks.items()}
         self.files = {name: str(task.save(options.settings.work)) for name, task in self.tasks.items()}
-        setup = {
-            "recipe": options.settings.recipe, "device": options.device, "precision": options.precision,
-            "threads": options.threads, "quick": options.quick, "environment": measure.environment(options.device),
-        }  # fmt: skip
-        self.results = Results.open(options.out, setup)
-        self.results.content["code"] = self.code
-        for task in self.tasks.values():
-            self.results.add_task(task)
+        self.open_results(self.tasks.values(), recipe=options.settings.recipe)
 
     def run(self) -> None:
         """Peak, batch sizes, then every repetition that is not there yet."""
         failed = set() if self.options.retry else set(self.results.content["failures"])
         names = [name for name in self.options.systems if name in OURS or name not in failed]
-        self._measure_peak()
+        self.measure_peak(self.options.setup("ours", 1, 1))
         rows = {name: found for name in names if (found := self._rows(name)) is not None}
         for name, repetition in plan(list(rows), self.options.repetitions, self.options.pairs):
             if name in rows and not self._repeat(name, repetition, rows[name]):
@@ -178,17 +162,18 @@ class Bench:
             tasks["t5"] = t5_task(settings.work, self.say, lengths)
         return tasks
 
-    def _measure_peak(self) -> None:
-        """Once a results file: it belongs to one machine."""
-        if not self.results.content["matrix_peak"]:
-            self.say("matrix peak")
-            job = Job(self.options.setup("ours", 1, 1), "", "peak", 0, kind="peak")
-            self.results.content["matrix_peak"] = self._start(job)
-            self.results.save()
+    def text(self) -> str:
+        """See `BaseBench`."""
+        return table.text(self.results.content, self.options.systems, self.options.quick)
 
-    def _start(self, job: Job) -> dict[str, object]:
+    def missed(self) -> list[str]:
+        """See `BaseBench`."""
+        return targets.missed(self.results.content, self.options.systems, self.options.quick)
+
+    def python_of(self, job: Job) -> str:
+        """vLLM has an environment of its own."""
         python = self.options.vllm_python if job.setup.system in VLLM else None
-        return self.start(job, python or sys.executable, self.options.settings.work, self.options.limit_s)
+        return python or super().python_of(job)
 
     def _rows(self, name: str) -> int | None:
         """A system's batch size: given, that of another system, found before, or searched now."""
@@ -212,7 +197,7 @@ class Bench:
         def rate(rows: int) -> float:
             job = Job(self.options.setup(name, rows, samples), self.files[task.name], "search", 0)
             try:
-                found = summary(task, self.codecs[task.name], task.search, samples, rows, self._start(job))
+                found = summary(task, self.codecs[task.name], task.search, samples, rows, self.start(job))
             except ChildError as error:
                 reasons.append(str(error))
                 return 0.0
@@ -226,7 +211,7 @@ class Bench:
             reason = (
                 f"{tried[best]:.2f} completions/s in the search, too slow to be run whole" if expected_s else reasons[0]
             )
-            self._fail(name, reason)
+            self.fail(name, reason)
             return None
         self.results.content["batches"][name] = {
             "rows": best,
@@ -238,53 +223,24 @@ class Bench:
         return best
 
     def _repeat(self, name: str, repetition: int, rows: int) -> bool:
-        """Measure a repetition unless it is there; False where the system failed."""
-        code = self._code(name)
-        if dropped := self.results.drop_others(name, rows, code):
-            self.say(f"{name}: {dropped} earlier records are of other code or rows, and are made again")
-        if self.results.record(name, repetition, rows, code) is not None:
-            return True
         task = self.tasks[SYSTEMS[name].task]
-        job = Job(self.options.setup(name, rows, task.samples), self.files[task.name], "work", repetition)
-        try:
-            record = summary(task, self.codecs[task.name], task.work, task.samples, rows, self._start(job))
-        except ChildError as error:
-            self._fail(name, str(error))
-            return False
-        self.results.put(name, repetition, {**record, **({} if code is None else {"code": code})})
-        self.say(f"{name}, repetition {repetition + 1}: {record['completions_per_s']:.2f} completions/s")
-        return True
-
-    def _fail(self, name: str, reason: str) -> None:
-        self.say(f"{name}: not measured: {reason}")
-        self.results.fail(name, reason)
+        return self.repeat(
+            name,
+            Job(self.options.setup(name, rows, task.samples), self.files[task.name], "work", repetition),
+            rows=rows,
+            code=self._code(name),
+            summary=lambda found: summary(task, self.codecs[task.name], task.work, task.samples, rows, found),
+            told=lambda record: f"{record['completions_per_s']:.2f} completions/s",
+        )
 
     def _code(self, name: str) -> str | None:
         """What a record of ours is tied to; a rival's depends on no code of ours that changes its speed."""
         return self.code if name in OURS or name == "vllm-calculator" else None
 
 
-def say(message: str) -> None:
-    """One line for the reader; stdout is for the table."""
-    print(message, file=sys.stderr, flush=True)
-
-
 def main(arguments: Sequence[str] | None = None, start: Launch = launch) -> int:
     """The command; `start` runs one job."""
-    try:
-        options = options_from(arguments)
-        bench = Bench(options, start, say)
-        bench.run()
-    except UserError as error:
-        say(f"error: {error}")
-        return 2
-    content = bench.results.content
-    print(table.text(content, options.systems, options.quick))
-    say(f"results: {options.out}")
-    lines = targets.missed(content, options.systems, options.quick) if options.check else []
-    for line in lines:
-        print(f"missed: {line}")
-    return 1 if lines else 0
+    return carry_out(lambda: Bench(options_from(arguments), start, say))
 
 
 if __name__ == "__main__":

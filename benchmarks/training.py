@@ -17,40 +17,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import measure, targets, training_table
-from benchmarks.child import ChildError, Job, Launch, launch
-from benchmarks.results import Results
+from benchmarks.bench import RESULTS, BaseBench, BaseOptions, carry_out, say
+from benchmarks.child import Job, Launch, launch
 from benchmarks.systems import Setup, check_names, plan
 from benchmarks.training_rivals import TRAINERS
 from benchmarks.training_work import tasks_of
 from benchmarks.work import Say
-from selftrain.errors import UserError
 from selftrain.hardware import default_device, default_precision, num_cpus
 from selftrain.weights import default_cache
 
-RESULTS = Path(__file__).parent / "results"
 CODE = ("training", "forwards.py", "models.py", "seeding.py")  # what our own rows depend on
 BUDGET_TOKENS, QUICK_BUDGET_TOKENS = 10_000, 1_500  # at 110 to 140 tokens/s: 70 to 90 s, and 10 to 15 s
 QUICK = ("dpo", "dpo-trl", "single", "single-trl", "sft", "sft-trl", "sft-trl-packed")
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(BaseOptions):
     """What was asked for, with every default filled in."""
 
     run: Path
     model: Path | None
-    work: Path
-    systems: tuple[str, ...]
-    repetitions: int
     budget_tokens: int
-    device: str
-    precision: str
-    threads: int
-    out: Path
-    limit_s: float
-    quick: bool
-    check: bool
-    retry: bool
 
     def setup(self, system: str) -> Setup:
         """Of one process."""
@@ -112,81 +99,51 @@ def options_from(arguments: Sequence[str] | None) -> Options:
     )
 
 
-class Bench:
+class Bench(BaseBench):
     """One benchmark on its way."""
 
     def __init__(self, options: Options, start: Launch, say: Say) -> None:
-        self.options, self.start, self.say = options, start, say
-        self.code = measure.code_digest(CODE)
+        super().__init__(options, start, say, measure.code_digest(CODE))
+        self.options = options
         names = dict.fromkeys(TRAINERS[name].task for name in options.systems)
         tasks = tasks_of(options.run, options.model, list(names), options.budget_tokens, say)
         self.files = {name: str(task.save(options.work)) for name, task in tasks.items()}
-        setup = {
-            "device": options.device, "precision": options.precision, "threads": options.threads,
-            "quick": options.quick, "environment": measure.environment(options.device),
-        }  # fmt: skip
-        self.results = Results.open(options.out, setup)
-        self.results.content["code"] = self.code
-        for task in tasks.values():
-            self.results.add_task(task)
+        self.open_results(tasks.values())
 
     def run(self) -> None:
         """The matrix peak, then every repetition that is not there yet."""
-        if not self.results.content["matrix_peak"]:
-            self.say("matrix peak")
-            self.results.content["matrix_peak"] = self._start(Job(self.options.setup("dpo"), "", "peak", 0, "peak"))
-            self.results.save()
+        self.measure_peak(self.options.setup("dpo"))
         failed = set() if self.options.retry else set(self.results.content["failures"])
         left = {name for name in self.options.systems if TRAINERS[name].layout or name not in failed}
         for name, repetition in plan(self.options.systems, self.options.repetitions, paired=()):
             if name in left and not self._repeat(name, repetition):
                 left.remove(name)
 
-    def _start(self, job: Job) -> dict[str, object]:
-        return self.start(job, sys.executable, self.options.work, self.options.limit_s)
+    def text(self) -> str:
+        """See `BaseBench`."""
+        return training_table.text(self.results.content, self.options.systems, self.options.quick)
+
+    def missed(self) -> list[str]:
+        """See `BaseBench`."""
+        given = (self.results.content, self.options.systems, self.options.quick, training_table.TARGETS)
+        return targets.missed(*given)
 
     def _repeat(self, name: str, repetition: int) -> bool:
-        """Measure a repetition unless it is there; False where the system failed."""
-        code = self.code if TRAINERS[name].layout else None  # a rival's speed depends on no code of ours
-        if dropped := self.results.drop_others(name, None, code):
-            self.say(f"{name}: {dropped} earlier records are of other code, and are made again")
-        if self.results.record(name, repetition, None, code) is not None:
-            return True
-        job = Job(self.options.setup(name), self.files[TRAINERS[name].task], "train", repetition, "train")
-        try:
-            record = training_table.summary(self._start(job))
-        except ChildError as error:
-            self.say(f"{name}: not measured: {error}")
-            self.results.fail(name, str(error))
-            return False
-        self.results.put(name, repetition, {**record, **({} if code is None else {"code": code})})
-        field = training_table.SPEED[TRAINERS[name].task]
-        self.say(f"{name}, repetition {repetition + 1}: {record[field]:.4g} {field.replace('_per_', '/')}")
-        return True
-
-
-def say(message: str) -> None:
-    """One line for the reader; stdout is for the table."""
-    print(message, file=sys.stderr, flush=True)
+        trainer = TRAINERS[name]
+        field = training_table.SPEED[trainer.task]
+        return self.repeat(
+            name,
+            Job(self.options.setup(name), self.files[trainer.task], "train", repetition, "train"),
+            rows=None,
+            code=self.code if trainer.layout else None,  # a rival's speed depends on no code of ours
+            summary=training_table.summary,
+            told=lambda record: f"{record[field]:.4g} {field.replace('_per_', '/')}",
+        )
 
 
 def main(arguments: Sequence[str] | None = None, start: Launch = launch) -> int:
     """The command; `start` runs one job."""
-    try:
-        options = options_from(arguments)
-        bench = Bench(options, start, say)
-        bench.run()
-    except UserError as error:
-        say(f"error: {error}")
-        return 2
-    content = bench.results.content
-    print(training_table.text(content, options.systems, options.quick))
-    say(f"results: {options.out}")
-    given = (content, options.systems, options.quick, training_table.TARGETS)
-    lines = targets.missed(*given) if options.check else []
-    for line in lines:
-        print(f"missed: {line}")
-    return 1 if lines else 0
+    return carry_out(lambda: Bench(options_from(arguments), start, say))
 
 
 if __name__ == "__main__":

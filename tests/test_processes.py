@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -33,11 +32,7 @@ def test_a_team_of_one_leaves_everything_as_it_is() -> None:
 def test_vllm_in_several_processes_is_refused_before_the_folder_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nothing(*_: Any) -> None:
-        return None
-
     monkeypatch.setattr(api, "join", lambda: Team(0, 2))
-    monkeypatch.setattr("selftrain.sampling.vllm_support.check_backend", nothing)
     config = load_config("smoke", ["sampling.backend=vllm"])
     with pytest.raises(ConfigError, match="one process as yet, got 2"):
         selftrain.run(config, out=tmp_path / "run")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.config import RunConfig
-from selftrain.errors import ConfigError, RunError
+from selftrain.errors import RunError
 from selftrain.hardware import free_disk_bytes
 from selftrain.processes import join
 from selftrain.progress import Progress, Silent
@@ -46,12 +46,7 @@ def run(
 
     from selftrain.sampling.vllm_support import check_backend
 
-    check_backend(config.sampling)
-    if team.size > 1 and config.sampling.backend == "vllm":
-        raise ConfigError(
-            f"sampling.backend=vllm samples in one process as yet, got {team.size}.",
-            "Start the run without a launcher, or take sampling.backend=engine.",
-        )
+    check_backend(config.sampling, team.size)
 
     from selftrain.training.adapters import check_installed
 

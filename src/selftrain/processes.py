@@ -63,12 +63,15 @@ class Team:
             distributed.all_reduce(tensor)
 
 
+ALONE = Team()
+
+
 @functools.cache
 def join() -> Team:
     """This process's team, from the launcher's environment."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return Team()
+        return ALONE
     import torch
 
     device = "cpu"

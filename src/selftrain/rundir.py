@@ -25,7 +25,7 @@ from typing import Any
 from selftrain import __version__
 from selftrain.config import RunConfig
 from selftrain.errors import RunError
-from selftrain.processes import Team
+from selftrain.processes import ALONE, Team
 
 MANIFEST = "manifest.json"
 RUN_CONTROL = (
@@ -91,13 +91,12 @@ class RunDir:
         self.path, self._lock, self.config, self.team = path, lock, config, team
 
     @classmethod
-    def open(cls, path: Path, config: RunConfig, team: Team | None = None) -> RunDir:
+    def open(cls, path: Path, config: RunConfig, team: Team = ALONE) -> RunDir:
         """Open or create the folder for this run; a team's main process opens it for all.
 
         Raises:
             RunError: another process works in it, or it holds a different run (the differing keys are named).
         """
-        team = team or Team()
         lock = None
         if team.is_main:
             path.mkdir(parents=True, exist_ok=True)

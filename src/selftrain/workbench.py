@@ -308,9 +308,12 @@ class Workbench:
     def _stage(
         self, name: str, *, inputs: dict[str, str], settings: dict[str, Any], work: Work, together: bool = False
     ) -> StageResult:
+        """`together`: the stage computes on the device, and all processes of a team take part."""
+
         def timed(folder: Path) -> Figures:
-            flops = matrix_flops(self.models.device, self.models.precision)
-            self.rundir.journal("speed", stage=name, flops=round(flops))
+            if together and self.rundir.team.is_main:
+                flops = matrix_flops(self.models.device, self.models.precision)
+                self.rundir.journal("speed", stage=name, flops=round(flops))
             return work(folder)
 
         result = self.rundir.stage(name, inputs=inputs, settings=settings, work=timed, together=together)

@@ -3,12 +3,15 @@ would hold them."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.child import ChildError, Job, job_from, run_job
 from benchmarks.work import Settings, Task, main_task
 from selftrain.data.arithmetic import problems
 from selftrain.models import load_tokenizer
@@ -20,6 +23,30 @@ from selftrain.toy import make_toy
 
 Content = dict[str, Any]
 SMALL = ("training.sft.batch_size=4", "training.dpo.batch_size=4", "training.micro_batch_tokens=128")
+
+
+class InProcess:
+    """Does jobs here, through the JSON that a child would get, and counts them; `broken` systems fail as it says."""
+
+    def __init__(self, broken: Callable[[str], str] = lambda system: "") -> None:
+        self.broken = broken
+        self.names: list[str] = []
+
+    def __call__(self, job: Job, python: str, folder: Path, limit_s: float) -> dict[str, Any]:
+        self.names.append(job.name)
+        if job.kind == "peak":
+            return {"fp32": 1e11, "bf16": 1e9}
+        if reason := self.broken(job.setup.system):
+            raise ChildError(reason)
+        written = json.loads(json.dumps(dataclasses.asdict(job)))
+        found: dict[str, Any] = json.loads(json.dumps(run_job(job_from(written))))
+        return found
+
+
+@pytest.fixture
+def in_process() -> Callable[..., InProcess]:
+    """Makes what `main` starts jobs with."""
+    return InProcess
 
 
 @pytest.fixture(scope="session")

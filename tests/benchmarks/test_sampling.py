@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.child import ChildError, Job, job_from, launch, run_job
+from benchmarks.child import ChildError, Job, launch
 from benchmarks.sampling import main, options_from
 from benchmarks.systems import Setup
 from benchmarks.work import Task
 from selftrain.errors import ConfigError
 
-
-class InProcess:
-    """Does jobs here, through the JSON that a child would get, and counts them."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    def __call__(self, job: Job, python: str, folder: Path, limit_s: float) -> dict[str, Any]:
-        self.names.append(job.name)
-        if job.kind == "peak":
-            return {"fp32": 1e11, "bf16": 1e9}
-        found: dict[str, Any] = json.loads(
-            json.dumps(run_job(job_from(json.loads(json.dumps(dataclasses.asdict(job))))))
-        )
-        return found
+Make = Callable[..., Any]
 
 
 def arguments(work: Path, out: Path, *more: str) -> list[str]:
@@ -41,9 +27,9 @@ def arguments(work: Path, out: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def test_run_resume_and_check(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_resume_and_check(in_process: Make, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "results.json"
-    first = InProcess()
+    first = in_process()
     assert main(arguments(work, out), first) == 0
     shown = capsys.readouterr().out
     assert "selftrain, calculator off" in shown
@@ -64,7 +50,7 @@ def test_run_resume_and_check(work: Path, tmp_path: Path, capsys: pytest.Capture
 
     del content["records"]["hf"]["1"]
     out.write_text(json.dumps(content))
-    second = InProcess()
+    second = in_process()
     assert main(arguments(work, out, "--check"), second) == 1
     assert [name.partition("-work")[0] for name in second.names] == ["hf"]
     missed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missed: ")]
@@ -72,23 +58,19 @@ def test_run_resume_and_check(work: Path, tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_rival_that_fails_is_named_and_the_others_go_on(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    in_process: Make, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Failing(InProcess):
-        def __call__(self, job: Job, python: str, folder: Path, limit_s: float) -> dict[str, Any]:
-            if job.setup.system.startswith("hf"):
-                self.names.append(job.name)
-                raise ChildError("ended with code 9: killed")
-            return super().__call__(job, python, folder, limit_s)
+    def broken(system: str) -> str:
+        return "ended with code 9: killed" if system.startswith("hf") else ""
 
     out = tmp_path / "results.json"
-    start = Failing()
+    start = in_process(broken)
     assert main(arguments(work, out), start) == 0
     assert "not measured: b. generate: ended with code 9: killed" in capsys.readouterr().out
     content = json.loads(out.read_text())
     assert set(content["failures"]) == {"hf", "hf-calculator"}
     assert set(content["records"]) == {"ours", "ours-plain"}
-    again = Failing()
+    again = in_process(broken)
     assert main(arguments(work, out), again) == 0
     assert again.names == []
     assert main(arguments(work, out, "--retry"), again) == 0

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.child import ChildError, Job, job_from, launch, run_job
+from benchmarks.child import Job, launch
 from benchmarks.systems import Setup
 from benchmarks.training import main, options_from
 from benchmarks.training_rivals import TRAINERS, body_and_head, trl_settings
@@ -26,21 +26,7 @@ needs_trl = pytest.mark.skipif(
 OURS = ("dpo", "dpo-rows", "single", "sft")
 
 
-class InProcess:
-    """Does jobs here, through the JSON that a child would get, and counts them."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    def __call__(self, job: Job, python: str, folder: Path, limit_s: float) -> dict[str, Any]:
-        self.names.append(job.name)
-        if job.kind == "peak":
-            return {"fp32": 1e11, "bf16": 1e9}
-        if TRAINERS[job.setup.system].layout is None and importlib.util.find_spec("trl") is None:
-            raise ChildError("no module trl")
-        written = json.loads(json.dumps(dataclasses.asdict(job)))
-        found: dict[str, Any] = json.loads(json.dumps(run_job(job_from(written))))
-        return found
+Make = Callable[..., Any]
 
 
 def arguments(run: Path, work: Path, out: Path, systems: tuple[str, ...], *more: str) -> list[str]:
@@ -50,9 +36,11 @@ def arguments(run: Path, work: Path, out: Path, systems: tuple[str, ...], *more:
     ]  # fmt: skip
 
 
-def test_run_resume_and_check(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_resume_and_check(
+    in_process: Make, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, work = tmp_path / "results.json", tmp_path / "work"
-    first = InProcess()
+    first = in_process()
     assert main(arguments(run_folder, work, out, OURS), first) == 0
     assert first.names[1:] == [f"{name}-train-0-0" for name in OURS] + [f"{name}-train-0-1" for name in OURS[::-1]]
     shown = capsys.readouterr().out
@@ -71,17 +59,19 @@ def test_run_resume_and_check(run_folder: Path, tmp_path: Path, capsys: pytest.C
 
     del content["records"]["sft"]["1"]
     out.write_text(json.dumps(content))
-    second = InProcess()
+    second = in_process()
     assert main(arguments(run_folder, work, out, OURS, "--check"), second) == 1
     assert second.names == ["sft-train-0-1"]
     missed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missed: ")]
     assert any(line.startswith("missed: SFT, share of the roofline: not measured (2 of 3") for line in missed)
 
 
-def test_other_work_is_refused(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_work_is_refused(
+    in_process: Make, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "results.json"
-    assert main(arguments(run_folder, tmp_path, out, ("sft",)), InProcess()) == 0
-    again = InProcess()
+    assert main(arguments(run_folder, tmp_path, out, ("sft",)), in_process()) == 0
+    again = in_process()
     assert main(arguments(run_folder, tmp_path, out, ("sft",), "--budget-tokens", "600"), again) == 2
     assert "holds results of something else" in capsys.readouterr().err
     assert again.names == []
@@ -89,11 +79,11 @@ def test_other_work_is_refused(run_folder: Path, tmp_path: Path, capsys: pytest.
 
 @needs_trl
 @pytest.mark.filterwarnings("ignore")
-def test_trl_trains_on_the_same_work(run_folder: Path, tmp_path: Path) -> None:
+def test_trl_trains_on_the_same_work(in_process: Make, run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     systems = ("dpo", "dpo-trl", "single-trl", "sft", "sft-trl", "sft-trl-packed")
     options = arguments(run_folder, tmp_path, out, systems)
-    assert main([*options, "--repetitions", "1"], InProcess()) == 0
+    assert main([*options, "--repetitions", "1"], in_process()) == 0
     content = json.loads(out.read_text())
     assert content["failures"] == {}
     records = {name: rows["0"] for name, rows in content["records"].items()}
@@ -112,20 +102,16 @@ def test_trl_trains_on_the_same_work(run_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_rival_that_fails_is_named_and_not_tried_again(
-    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    in_process: Make, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Failing(InProcess):
-        def __call__(self, job: Job, python: str, folder: Path, limit_s: float) -> dict[str, Any]:
-            if "trl" in job.name:
-                self.names.append(job.name)
-                raise ChildError("ended with code 9: killed")
-            return super().__call__(job, python, folder, limit_s)
+    def broken(system: str) -> str:
+        return "ended with code 9: killed" if "trl" in system else ""
 
     out = tmp_path / "results.json"
     options = arguments(run_folder, tmp_path, out, ("sft", "sft-trl"))
-    assert main(options, Failing()) == 0
+    assert main(options, in_process(broken)) == 0
     assert "not measured: sft, TRL SFTTrainer: ended with code 9: killed" in capsys.readouterr().out
-    again = Failing()
+    again = in_process(broken)
     assert main(options, again) == 0
     assert again.names == []
     assert main([*options, "--retry"], again) == 0

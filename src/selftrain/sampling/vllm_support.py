@@ -66,13 +66,18 @@ def is_known(version: str) -> bool:
     return match is not None and OLDEST <= (int(match[1]), int(match[2])) <= NEWEST
 
 
-def check_backend(sampling: SamplingConfig) -> None:
+def check_backend(sampling: SamplingConfig, num_processes: int = 1) -> None:
     """With `sampling.backend: vllm`, see that it can be opened at all.
 
     Raises:
-        UserError: see `check_installed` and `check_arguments`.
+        UserError: several processes; and see `check_installed` and `check_arguments`.
     """
     if sampling.backend == "vllm":
+        if num_processes > 1:
+            raise ConfigError(
+                f"sampling.backend=vllm samples in one process as yet, got {num_processes}.",
+                "Start the run without a launcher, or take sampling.backend=engine.",
+            )
         check_installed()
         check_arguments(sampling.vllm)
 

@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from selftrain.judged import COMPLETIONS, is_right
-from selftrain.processes import Team
+from selftrain.processes import ALONE, Team
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
 from selftrain.records import Completion, Problem, write_jsonl
@@ -55,7 +55,7 @@ def run_sample(
     progress: Progress,
     title: str | None = None,
     keep_shards: bool = False,
-    team: Team | None = None,
+    team: Team = ALONE,
 ) -> Figures:
     """Sample every problem, judge, and write completions.jsonl; the sampler is opened only if there is work.
 
@@ -88,7 +88,6 @@ def run_sample(
         return _judged(members, requests, generated, plan, codec)
 
     started = time.monotonic()
-    team = team or Team()
     completions = collect(folder / SHARDS, kept, plan.shard_questions, sample, team)
     if not team.is_main:
         return {}

@@ -148,9 +148,7 @@ class DPOObjective:
 
     def loss(self, module: nn.Module, micro_batch: MicroBatch) -> tuple[Tensor, Stats]:
         """This micro-batch's part of the weighted mean over the effective batch's pairs."""
-        policy = self.log_probs(module, micro_batch)
-        loss, stats = self._compare(policy, micro_batch)
-        return loss, stats
+        return self._compare(self.log_probs(module, micro_batch), micro_batch)
 
     def _compare(self, policy: Tensor, micro_batch: MicroBatch) -> tuple[Tensor, Stats]:
         """The loss's part, and the sums that `report` divides."""

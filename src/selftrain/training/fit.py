@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 from selftrain.errors import SelftrainError, UserError
-from selftrain.processes import Team
+from selftrain.processes import ALONE, Team
 from selftrain.training import checkpoint
 from selftrain.training.batches import MicroBatch
 from selftrain.training.engine import check_memory, check_weights, device_of, make_accelerator, make_optimizer
@@ -82,7 +82,7 @@ def fit(
     checkpoint_every_s: float = 300.0,
     on_step: OnStep | None = None,
     should_stop: Callable[[], bool] | None = None,
-    team: Team | None = None,
+    team: Team = ALONE,
 ) -> FitResult:
     """Train `module` in place and leave it in evaluation mode.
 
@@ -100,9 +100,7 @@ def fit(
         NonFiniteError: NaN or infinite loss or gradient; names the step and the rows.
         RunError: a checkpoint could not be written.
     """
-    training = _Training(
-        module, objective, folder, precision, model_digest, checkpoint_every_s, should_stop, team or Team()
-    )
+    training = _Training(module, objective, folder, precision, model_digest, checkpoint_every_s, should_stop, team)
     try:
         return training.run(on_step)
     finally:
@@ -263,10 +261,10 @@ class _Training:
             self.notes.append("training starts again from step 0")
 
     def _save(self) -> None:
-        if self.log is not None:
-            self.log.sync()
-        counters = {"step": self.step, "trained_tokens": self.trained_tokens, "seconds": self._seconds()}
         if self.team.is_main:
+            if self.log is not None:
+                self.log.sync()
+            counters = {"step": self.step, "trained_tokens": self.trained_tokens, "seconds": self._seconds()}
             tensors = checkpoint.training_tensors(self.module, self.optimizer)
             checkpoint.save_checkpoint(self.folder / "checkpoint", self.digest, counters, tensors)
         self.saved_step, self.saved_at = self.step, time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 Row = dict[str, Any]
 
@@ -22,31 +22,26 @@ class StepLog:
         kept = [row for row in read_steps(path) if row["step"] <= step]
         self.first: Row = kept[0] if kept else {}
         self.last: Row = kept[-1] if kept else {}
-        self._stream: IO[str] | None = None
-        if not writes:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text("".join(_line(row) for row in kept), encoding="utf-8")
-        os.replace(temporary, path)
-        self._stream = path.open("a", encoding="utf-8")
+        if writes:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            temporary.write_text("".join(_line(row) for row in kept), encoding="utf-8")
+            os.replace(temporary, path)
+        self._stream = (path if writes else Path(os.devnull)).open("a", encoding="utf-8")
 
     def append(self, row: Row) -> None:
         """Write a row and flush it."""
-        if self._stream is not None:
-            self._stream.write(_line(row))
-            self._stream.flush()
+        self._stream.write(_line(row))
+        self._stream.flush()
         self.first, self.last = self.first or row, row
 
     def sync(self) -> None:
         """Bring the rows to disk, before a checkpoint counts on them."""
-        if self._stream is not None:
-            os.fsync(self._stream.fileno())
+        os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """Close the file."""
-        if self._stream is not None:
-            self._stream.close()
+        self._stream.close()
 
 
 def read_steps(path: Path) -> list[Row]:
