@@ -3,8 +3,8 @@
     result = launch(job, python=sys.executable, folder=work, limit_s=3600)     # in the parent
     python -m benchmarks.child JOB.json                                        # the child
 
-The child loads (not timed), samples or trains (timed), and writes ids or counts, seconds and peak memory to the file
-that the job names. Whatever it prints goes to a log beside that file.
+The child loads (timed in a whole iteration only), samples or trains (timed), and writes ids or counts, seconds and
+peak memory to the file that the job names. Whatever it prints goes to a log beside that file.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class ChildError(SelftrainError):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What a child is to do: `kind` "sample" samples `part` ("work" or "search") of a task, "train" trains on one, and
-    "peak" measures the machine."""
+    """What a child is to do: `kind` "sample" samples `part` ("work" or "search") of a task, "train" trains on one,
+    "iteration" carries one out whole, and "peak" measures the machine."""
 
     setup: Setup
     task: str  # file
@@ -113,6 +113,10 @@ def run_job(job: Job) -> dict[str, Any]:
         from benchmarks.training_rivals import train
 
         return train(setup, Path(job.task))
+    if job.kind == "iteration":
+        from benchmarks.pipeline_rival import iterate
+
+        return iterate(setup, Path(job.task), job.seed)
     return _sampled(job)
 
 

@@ -6,12 +6,13 @@ peak = matrix_peak("cpu", "fp32")     # FLOP/s
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import re
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,33 @@ class Watch:
         """Seconds from the end of the `skipped`-th such part (from 1) to the end of the last."""
         ends = self.ends.get(name, [])
         return ends[-1] - ends[skipped - 1] if len(ends) > skipped else 0.0
+
+
+class Stopwatch:
+    """Seconds by name.
+
+    >>> phases = Stopwatch("cpu")
+    >>> with phases.of("pair"):
+    ...     pass
+    >>> list(phases.seconds), phases.seconds["pair"] >= 0.0
+    (['pair'], True)
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """What happens inside has that name; what it leaves behind unused is freed in its own time."""
+        started = time.perf_counter()
+        yield
+        gc.collect()
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+        self.seconds[name] = time.perf_counter() - started
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:

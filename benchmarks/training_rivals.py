@@ -13,14 +13,11 @@ nothing is tokenised. Its head skips the prompt's tokens on GPUs only; that is i
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
-import importlib
-import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +37,16 @@ from benchmarks.training_work import (
     row_tokens,
     rows_at_once,
 )
+from benchmarks.trl_parts import PACKAGES, common_arguments, dataset_of, trainer_of, with_pad_token
 from selftrain.forwards import Layout, choose_layout
 from selftrain.models import LanguageModel, load_model
 from selftrain.training.dpo import DPOObjective
 from selftrain.training.fit import Precision, fit
-from selftrain.training.objective import Measuring
+from selftrain.training.objective import Forward, Measure
 
 STEP, REFERENCE, AFTER = "step", "reference", "after"
 STEADY_COPIES = 3  # of the weights: gradients, and AdamW's two moments
 NEVER_S = 1e9
-PACKAGES = ("torch", "transformers", "accelerate", "datasets", "trl")
 Json = dict[str, Any]
 Go = Callable[[], Json]
 
@@ -143,11 +140,11 @@ def _open_ours(setup: Setup, task: TrainingTask, model: LanguageModel, watch: me
     class Watched(DPOObjective):
         """Marks where each forward without gradient ends."""
 
-        def before(self, module: nn.Module, measuring: Measuring) -> dict[str, Tensor]:
-            return super().before(module, _watching(measuring, watch, REFERENCE))
+        def before(self, module: nn.Module, measure: Measure) -> dict[str, Tensor]:
+            return super().before(module, _watching(measure, watch, REFERENCE))
 
-        def after(self, module: nn.Module, measuring: Measuring) -> dict[str, float]:
-            return super().after(module, _watching(measuring, watch, AFTER))
+        def after(self, module: nn.Module, measure: Measure) -> dict[str, float]:
+            return super().after(module, _watching(measure, watch, AFTER))
 
     objective = objective_of(task, model.pad_id, layout, Watched)
     plan = objective.plan
@@ -173,38 +170,36 @@ def _open_ours(setup: Setup, task: TrainingTask, model: LanguageModel, watch: me
     return go
 
 
-def _watching(measuring: Measuring, watch: measure.Watch, name: str) -> Measuring:
-    @contextlib.contextmanager
-    def watched() -> Iterator[None]:
-        with measuring():
-            yield
-        watch.mark(name)
+def _watching(measure_all: Measure, watch: measure.Watch, name: str) -> Measure:
+    def watched(forward: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        def work() -> Tensor:
+            result = forward()
+            watch.mark(name)
+            return result
 
-    return watched
+        return work
+
+    def measure_watched(forwards: Sequence[Forward]) -> list[Tensor]:
+        return measure_all([(size, watched(forward)) for size, forward in forwards])
+
+    return measure_watched
 
 
 # --- TRL ---
 
 
 def _open_trl(setup: Setup, task: TrainingTask, model: LanguageModel, watch: measure.Watch, folder: Path) -> Go:
-    os.environ["TQDM_DISABLE"] = "1"
-    trl: Any = importlib.import_module("trl")
-    datasets: Any = importlib.import_module("datasets")
-    datasets.disable_progress_bars()
-    kind = trl.DPOTrainer if task.questions else trl.SFTTrainer
-    config = trl.DPOConfig if task.questions else trl.SFTConfig
+    kind, config = trainer_of(is_dpo=bool(task.questions))
     objective = objective_of(task, model.pad_id, "rows")
     rows = rival_rows(objective)
-    if model.tokenizer.pad_token is None:
-        model.tokenizer.pad_token = model.tokenizer.eos_token
     settings = trl_settings(task, rows, TRAINERS[setup.system].packed)
 
     def go() -> Json:
         trainer = _watched(kind, watch)(
             model=model.module,
-            args=config(output_dir=str(folder), **_arguments(setup, task), **settings),
-            train_dataset=datasets.Dataset.from_list(rows),
-            processing_class=model.tokenizer,
+            args=config(output_dir=str(folder), **common_arguments(setup, task.settings), **settings),
+            train_dataset=dataset_of(rows),
+            processing_class=with_pad_token(model.tokenizer),
             callbacks=[_step_marks(watch)],
         )
         trainer.train()
@@ -251,26 +246,11 @@ def trl_settings(task: TrainingTask, rows: Sequence[Row], packed: bool) -> Json:
     return found
 
 
-def _arguments(setup: Setup, task: TrainingTask) -> Json:
-    """Common to both trainers, from the run's settings."""
-    return {
-        "num_train_epochs": 1, "learning_rate": task.settings["learning_rate"], "lr_scheduler_type": "constant",
-        "weight_decay": task.settings["weight_decay"], "max_grad_norm": task.settings["max_grad_norm"],
-        "bf16": setup.precision == "bf16", "use_cpu": setup.device == "cpu", "gradient_checkpointing": False,
-        "dataloader_pin_memory": setup.device == "cuda", "train_sampling_strategy": "sequential", "report_to": [],
-        "logging_strategy": "no", "save_strategy": "no", "disable_tqdm": True,
-    }  # fmt: skip
-
-
 def _watched(kind: Any, watch: measure.Watch) -> Any:
-    """A TRL trainer that takes pairs as ids, and marks where each forward of its reference pass ends."""
+    """A TRL trainer that marks where each forward of its reference pass ends."""
 
     class Watched(kind):  # type: ignore[misc, unused-ignore]
         """`kind`, timed."""
-
-        def _prepare_dataset(self, dataset: Any, *rest: Any) -> Any:
-            is_dpo = "chosen_ids" in dataset.column_names
-            return dataset if is_dpo else super()._prepare_dataset(dataset, *rest)
 
         def compute_ref_log_probs(self, *inputs: Any) -> Any:
             found = super().compute_ref_log_probs(*inputs)

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("modelstore",),
     ("stages",),
     ("report", "sampling", "training"),
-    ("forwards",),
+    ("forwards", "memory"),
     ("models",),
     (
         "calculator", "card", "data", "guard", "judged", "labelling", "model_hub", "outfile", "pairing", "pool",

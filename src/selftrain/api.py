@@ -49,8 +49,12 @@ def run(
     check_backend(config.sampling, team.size)
 
     from selftrain.training.adapters import check_installed
+    from selftrain.training.sharding import check_sharding
+    from selftrain.training.trackers import check_trackers
 
     check_installed(config.training.lora)
+    check_sharding(config.training, team.size)
+    check_trackers(config.training.trackers)
 
     from selftrain.report.write import write_report
     from selftrain.rundir import RunDir

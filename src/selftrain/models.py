@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Ids = Sequence[int]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+HEAD_LOGITS = 2**25  # of a chunk in training: 128 MiB in fp32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,11 +141,14 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def save_model(model: LanguageModel, path: Path) -> str:
-    """Save as a plain transformers folder, whole or not at all. Returns the digest of the weights."""
+def save_model(model: LanguageModel, path: Path, state: dict[str, Tensor] | None = None) -> str:
+    """Save as a plain transformers folder, whole or not at all. Returns the digest of the weights.
+
+    `state` stands for the module's own weights, where these are elsewhere.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.module.save_pretrained(temporary)  # type: ignore[operator]
+    model.module.save_pretrained(temporary, state_dict=state)  # type: ignore[operator]
     model.tokenizer.save_pretrained(temporary)
     shutil.rmtree(path, ignore_errors=True)
     os.replace(temporary, path)

@@ -11,7 +11,7 @@
 
 Every process runs the same loop over the same files. Sampling shares out shards, training the micro-batches of
 each effective batch; everything else is the main process's, and the others wait for its files. A process that
-fails ends, and the launcher ends the rest. Left out: sharded weights (FSDP), several machines without a common disk.
+fails ends, and the launcher ends the rest. Left out: several machines without a common disk.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ MANIFEST = "manifest.json"
 RUN_CONTROL = (
     "name", "description", "baselines", "checkpoints", "compute.device", "compute.threads", "compute.min_free_disk_gb",
     "training.micro_batch_tokens", "training.layout", "training.gradient_checkpointing", "training.checkpoint_every_s",
+    "training.trackers", "training.sharded",
 )  # fmt: skip
 
 Figures = dict[str, Any]

@@ -66,7 +66,11 @@ class Workbench:
         result = self._stage(
             "data",
             inputs={"tokenizer": self.base.digest},
-            settings={"data": self.config.data.model_dump(mode="json"), "prompt": self.config.prompt.model_dump()},
+            settings={
+                "data": self.config.data.model_dump(mode="json"),
+                "prompt": self.config.prompt.model_dump(),
+                "targets": self.config.training.max_target_tokens,
+            },
             work=lambda folder: run_data(folder, self.config, self.codec, self.progress),
         )
         self.sets = load_sets(result.folder)

@@ -14,11 +14,18 @@ import pytest
 from safetensors.torch import load_file
 
 Environment = Callable[[], dict[str, str]]
-SETTINGS = ["sampling.shard_questions=8", "training.micro_batch_tokens=256", "checkpoints.keep=all"]
+SETTINGS = [
+    "compute.precision=fp32",
+    "sampling.shard_questions=8",
+    "training.micro_batch_tokens=256",
+    "checkpoints.keep=all",
+]
 
 
-def launch(out: Path, environment: dict[str, str], num_processes: int) -> subprocess.CompletedProcess[str]:
-    command = ["-m", "selftrain", "run", "smoke", *SETTINGS, "--out", str(out)]
+def launch(
+    out: Path, environment: dict[str, str], num_processes: int, *settings: str, recipe: str = "smoke"
+) -> subprocess.CompletedProcess[str]:
+    command = ["-m", "selftrain", "run", recipe, *SETTINGS, *settings, "--out", str(out)]
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
     return subprocess.run(
         [sys.executable, *(launcher if num_processes > 1 else []), *command],
@@ -77,3 +84,24 @@ def test_a_finished_run_is_found_finished_by_both(runs: dict[int, Path], cli_env
     before = os.stat(runs[2] / "1-iteration/sft/manifest.json").st_mtime_ns
     assert launch(runs[2], cli_environment(), 2).returncode == 0
     assert os.stat(runs[2] / "1-iteration/sft/manifest.json").st_mtime_ns == before
+
+
+SHORT = ["training.sft.max_steps=4", "training.dpo.max_steps=3", "data.test=[]", "data.validation=null"]
+
+
+@pytest.mark.parametrize("recipe", ["smoke", "smoke-t5"])
+def test_sharded_weights_train_as_whole_ones(recipe: str, tmp_path: Path, cli_environment: Environment) -> None:
+    """FSDP2 over two processes gives the losses and weights of one, gradient checkpointing included."""
+    runs = {}
+    for number, settings in ((1, []), (2, ["training.sharded=true", "training.gradient_checkpointing=true"])):
+        runs[number] = tmp_path / str(number)
+        done = launch(runs[number], cli_environment(), number, *SHORT, *settings, recipe=recipe)
+        assert done.returncode == 0, done.stderr[-3000:]
+    for stage in ("0-warmup/sft", "1-iteration/dpo", "1-iteration/sft"):
+        one, two = (rows(run / stage / "train-log.jsonl") for run in runs.values())
+        assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=1e-3)
+        assert [row["grad_norm"] for row in two] == pytest.approx([row["grad_norm"] for row in one], rel=1e-2)
+        assert [row["tokens"] for row in two] == [row["tokens"] for row in one]
+        whole, gathered = (load_file(run / stage / "model/model.safetensors") for run in runs.values())
+        assert whole.keys() == gathered.keys()
+        assert max(float((whole[name] - gathered[name]).abs().max()) for name in whole) < 1e-3

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -17,18 +16,18 @@ from selftrain.config import DPOConfig
 from selftrain.errors import DataError
 from selftrain.records import Pair
 from selftrain.training.dpo import DPOObjective, group_pairs
+from selftrain.training.objective import Forward
 
 Oracle = Callable[..., torch.Tensor]
 
 
-@contextlib.contextmanager
-def _measuring() -> Iterator[None]:
+def _measure(forwards: Sequence[Forward]) -> list[torch.Tensor]:
     with torch.no_grad():
-        yield
+        return [forward() for _, forward in forwards]
 
 
 def _measured(objective: DPOObjective, module: nn.Module) -> DPOObjective:
-    objective.restore(objective.before(module, _measuring))
+    objective.restore(objective.before(module, _measure))
     return objective
 
 
@@ -83,7 +82,7 @@ def test_margins_are_zero_before_step_1(family: Any, pairs: list[Pair]) -> None:
 def test_the_reference_has_no_dropout(family: Any, pairs: list[Pair]) -> None:
     module = family.model(dropout=0.5).train()
     objective = family.dpo(pairs)
-    first, second = (objective.before(module, _measuring)["reference"] for _ in range(2))
+    first, second = (objective.before(module, _measure)["reference"] for _ in range(2))
     assert torch.equal(first, second)
     assert not module.training
 
@@ -192,7 +191,7 @@ def test_statistics_equal_pairs_one_by_one(
     reference = family.model()
     objective = _measured(family.dpo(pairs, micro_batch_tokens=128, beta=0.3, max_steps=1), reference)
     module = _moved(reference)
-    found = objective.after(module, _measuring)
+    found = objective.after(module, _measure)
     reached = {question.problem_id for question in objective.questions}
     assert 0 < len(reached) < len({pair.problem_id for pair in pairs}), "questions that no step reaches are left out"
     pairs = [pair for pair in pairs if pair.problem_id in reached]

@@ -17,7 +17,8 @@ from torch import nn
 from selftrain.errors import ConfigError, UserError
 from selftrain.records import Example, Pair
 from selftrain.training.batches import MicroBatch
-from selftrain.training.fit import LOG_NAME, FitResult, Interrupted, NonFiniteError, clear_checkpoints, fit
+from selftrain.training.finite import NonFiniteError
+from selftrain.training.fit import LOG_NAME, FitResult, Interrupted, clear_checkpoints, fit
 from selftrain.training.objective import Objective
 from selftrain.training.steplog import read_steps
 

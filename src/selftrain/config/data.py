@@ -70,6 +70,11 @@ class DataConfig(Section):
     drop_near_duplicates: bool = Field(
         False, description="leave near-copies of test rows out of training (they are counted either way)"
     )
+    over_limit: Literal["refuse", "drop"] = Field(
+        "refuse",
+        description="prompts over prompt.max_prompt_tokens, targets over training.max_target_tokens: refuse the run, "
+        "or leave them out and count them (code: left out)",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -111,7 +116,7 @@ class PromptConfig(Section):
         "auto", description="<<1+1=2>> or [ 1 + 1 = 2 ]; auto: bracket where the vocabulary has no '<' (paper: T5)"
     )
     max_prompt_tokens: int = Field(
-        256, ge=1, description="longer prompts are dropped and counted (paper: 200 T5, 256 Llama)"
+        256, ge=1, description="tokens of a prompt; beyond: data.over_limit (paper: 200 T5, 256 Llama)"
     )
 
     @model_validator(mode="after")

@@ -67,7 +67,7 @@ class TrainingConfig(Section):
     sft: SFTConfig = Field(default_factory=SFTConfig)
     dpo: DPOConfig = Field(default_factory=DPOConfig)
     max_target_tokens: int = Field(
-        300, ge=1, description="longer targets are dropped and counted (paper: 300 T5, 384 Llama)"
+        300, ge=1, description="tokens of a target; beyond: data.over_limit (paper: 300 T5, 384 Llama)"
     )
     micro_batch_tokens: int = Field(
         2048, ge=64, description="tokens forwarded at once, padding included; the effective batch stays"
@@ -77,7 +77,14 @@ class TrainingConfig(Section):
         description="trees: each prompt once, no padding; rows: one padded row a completion; auto: trees where it fits",
     )
     lora: LoRAConfig = Field(default_factory=LoRAConfig)
+    sharded: bool = Field(
+        False, description="FSDP2: weights, gradients and AdamW's state shared out over the launcher's processes"
+    )
     gradient_checkpointing: bool = Field(
         False, description="compute activations again in the backward pass: less memory, a third more work"
+    )
+    trackers: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = Field(
+        default_factory=list,
+        description="where the training log is shown beside train-log.jsonl; each needs its package",
     )
     checkpoint_every_s: float = Field(300.0, gt=0, description="seconds between checkpoints inside a training stage")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from selftrain.config import RunConfig
-from selftrain.data.assemble import assemble
+from selftrain.data.assemble import Assembled, CountTokens, assemble
+from selftrain.errors import DataError
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
 from selftrain.records import Problem, read_jsonl, write_jsonl
 from selftrain.rundir import Figures, read_json, write_json
 
 REPORT = "report.json"
+NAMES_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,11 @@ class Sets:
 
 
 def run_data(folder: Path, config: RunConfig, codec: Codec, progress: Progress) -> Figures:
-    """Write each set and report.json."""
+    """Write each set and report.json.
+
+    Raises:
+        DataError: a set that cannot be had, or rows over a limit that the config does not drop.
+    """
     progress.begin("data")
 
     def count_tokens(problem: Problem) -> tuple[int, int]:
@@ -40,6 +46,8 @@ def run_data(folder: Path, config: RunConfig, codec: Codec, progress: Progress) 
         return len(codec.prompt(problem.question)), rationale
 
     found = assemble(config.data, config.seed, count_tokens)
+    if config.data.over_limit == "refuse":
+        check_limits(found, config, count_tokens)
     write_jsonl(folder / "train.jsonl", found.train)
     write_jsonl(folder / "unlabelled.jsonl", found.unlabelled)
     write_jsonl(folder / "validation.jsonl", found.validation)
@@ -49,6 +57,39 @@ def run_data(folder: Path, config: RunConfig, codec: Codec, progress: Progress) 
     tests = ", ".join(f"{name} {len(problems)}" for name, problems in found.tests.items())
     progress.end(f"{len(found.train)} labelled, {len(found.unlabelled)} with answers only; tests: {tests or 'none'}")
     return {"train": len(found.train), "unlabelled": len(found.unlabelled), "validation": len(found.validation)}
+
+
+def check_limits(found: Assembled, config: RunConfig, count_tokens: CountTokens) -> None:
+    """Refuse sets with prompts or labelled rationales over their limits.
+
+    Raises:
+        DataError: how many rows of each set, the first of them with their tokens, and the ways out.
+    """
+    lines = [line for line in _over_limit(found, config, count_tokens) if line]
+    if lines:
+        raise DataError(
+            "rows over a limit on tokens: " + "; ".join(lines) + ".",
+            "Raise prompt.max_prompt_tokens or training.max_target_tokens, keep such rows out of a set (max_tokens, "
+            "max_prompt_tokens), or set data.over_limit=drop to leave them out and count them.",
+        )
+
+
+def _over_limit(found: Assembled, config: RunConfig, count_tokens: CountTokens) -> Iterator[str]:
+    sets = {"train": found.train, "unlabelled": found.unlabelled, "validation": found.validation, **found.tests}
+    for name, problems in sets.items():
+        counts = {problem.id: count_tokens(problem) for problem in problems}
+        prompts = {row: prompt for row, (prompt, _) in counts.items()}
+        yield _list_over(f"prompts of {name}", prompts, config.prompt.max_prompt_tokens)
+        if name == "train":
+            targets = {row: target for row, (_, target) in counts.items()}
+            yield _list_over(f"targets of {name}", targets, config.training.max_target_tokens)
+
+
+def _list_over(what: str, tokens: dict[str, int], limit: int) -> str:
+    over = {row: count for row, count in tokens.items() if count > limit}
+    shown = ", ".join(f"{row} ({count})" for row, count in list(over.items())[:NAMES_SHOWN])
+    more = f" and {len(over) - NAMES_SHOWN} more" if len(over) > NAMES_SHOWN else ""
+    return f"{len(over)} of {len(tokens)} {what} have over {limit}: {shown}{more}" if over else ""
 
 
 def load_sets(folder: Path) -> Sets:

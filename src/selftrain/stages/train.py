@@ -12,6 +12,7 @@ from typing import Any
 
 from selftrain.config import RunConfig
 from selftrain.forwards import Layout, choose_layout
+from selftrain.hardware import matrix_flops
 from selftrain.models import LanguageModel, checkpoint_activations, is_encoder_decoder, save_model
 from selftrain.processes import Team
 from selftrain.progress import Progress
@@ -20,8 +21,11 @@ from selftrain.seeding import derive_seed
 from selftrain.training.adapters import adapters
 from selftrain.training.fit import Precision, clear_checkpoints, fit
 from selftrain.training.objective import Objective
+from selftrain.training.sharding import whole_weights
+from selftrain.training.trackers import tracking
 
 MODEL = "model"
+TRACKERS = "trackers"
 
 
 def run_training(
@@ -49,12 +53,23 @@ def run_training(
         shown = f"loss {row['loss']:.3f}"
         if "reward_accuracy" in row:
             shown += f", reward accuracy {row['reward_accuracy']:.0%}"
+        send(row)
         progress.advance(step - before, shown)
         before = step
 
     if config.training.gradient_checkpointing:
         checkpoint_activations(model.module)
-    with adapters(model.module, config.training.lora, derive_seed(objective.seed, "lora")):
+    trackers = config.training.trackers if team.is_main else []
+    with (
+        adapters(model.module, config.training.lora, derive_seed(objective.seed, "lora")),
+        tracking(
+            trackers,
+            project=config.name,
+            name=stage,
+            folder=folder / TRACKERS,
+            settings=objective.config.model_dump(),
+        ) as send,
+    ):
         result = fit(
             model.module,
             objective,
@@ -62,14 +77,17 @@ def run_training(
             precision=precision,
             model_digest=model.digest,
             checkpoint_every_s=config.training.checkpoint_every_s,
+            peak_flops=matrix_flops(model.device.type, precision),
             on_step=on_step,
             team=team,
+            sharded=config.training.sharded,
         )
+    state = whole_weights(model.module, keep=team.is_main) if config.training.sharded else None
     if not team.is_main:
         return {}
     for note in result.notes:
         progress.say(f"{stage}: {note}")
-    weights = save_model(model, folder / MODEL)
+    weights = save_model(model, folder / MODEL, state)
     clear_checkpoints(folder)
     final = {name: round(value, 6) for name, value in result.final.items()}
     progress.end(_figure(objective.name, result.steps, final))

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from selftrain.errors import RunError
 from selftrain.rundir import file_digest
+from selftrain.training.sharding import placed_like, whole
 
 Files = Mapping[str, Mapping[str, Tensor]]
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -111,28 +112,38 @@ def read_sealed(folder: Path, digest: str) -> tuple[Sealed | None, str]:
 
 
 def training_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
-    """Files of a checkpoint: the trainable weights, and AdamW's moments under the weights' names."""
+    """Files of a checkpoint: the trainable weights, and AdamW's moments under the weights' names.
+
+    Sharded tensors are gathered: every process of a team must ask.
+    """
     names: dict[Tensor, str] = {parameter: name for name, parameter in trainable(module)}
     moments = {
-        f"{part}/{names[parameter]}": state[part] for parameter, state in optimizer.state.items() for part in MOMENTS
+        f"{part}/{names[parameter]}": whole(state[part])
+        for parameter, state in optimizer.state.items()
+        for part in MOMENTS
     }
-    return {"weights": dict(trainable(module)), "optimizer": moments}
+    return {"weights": {name: whole(parameter) for name, parameter in trainable(module)}, "optimizer": moments}
 
 
 def restore_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, files: Files) -> None:
     """Put back what `training_tensors` gave, in place."""
     with torch.no_grad():
         for name, parameter in trainable(module):
-            parameter.copy_(files["weights"][name])
+            parameter.copy_(placed_like(parameter, files["weights"][name]))
     saved = optimizer.state_dict()
     ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     names = {parameter: name for name, parameter in trainable(module)}
     saved["state"] = {
-        index: {part: files["optimizer"][f"{part}/{names[parameter]}"].clone() for part in MOMENTS}
+        index: {part: _moment(parameter, files["optimizer"], part, names[parameter]) for part in MOMENTS}
         for index, parameter in enumerate(ordered)
         if f"step/{names[parameter]}" in files["optimizer"]
     }
     optimizer.load_state_dict(saved)
+
+
+def _moment(parameter: nn.Parameter, saved: Mapping[str, Tensor], part: str, name: str) -> Tensor:
+    tensor = saved[f"{part}/{name}"].clone()
+    return tensor if part == "step" else placed_like(parameter, tensor)
 
 
 def trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

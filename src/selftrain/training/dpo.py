@@ -27,7 +27,7 @@ from selftrain.models import checkpoints_activations, set_dropout
 from selftrain.records import Pair
 from selftrain.training.batches import ItemShape, MicroBatch, Plan, group_batches
 from selftrain.training.losses import chosen_nll, preference_loss, reward_accuracy, sum_by_row
-from selftrain.training.objective import Forced, Measuring, Stats, json_digest, target_log_probs, token_counts
+from selftrain.training.objective import Forced, Forward, Measure, Stats, json_digest, target_log_probs, token_counts
 
 Ids = tuple[int, ...]
 
@@ -216,42 +216,46 @@ class DPOObjective:
         """The problems' ids."""
         return [self.questions[item].problem_id for item in items]
 
-    def before(self, module: nn.Module, measuring: Measuring) -> dict[str, Tensor]:
+    def before(self, module: nn.Module, measure: Measure) -> dict[str, Tensor]:
         """The reference's log-probabilities of all completions, question by question, one after another."""
-        return {"reference": torch.cat(reference_log_probs(module, self, measuring))}
+        return {"reference": torch.cat(reference_log_probs(module, self, measure))}
 
     def restore(self, constants: dict[str, Tensor]) -> None:
         """Take the reference's log-probabilities."""
         sizes = [len(question.completions) for question in self.questions]
         self.reference = list(torch.split(constants["reference"], sizes))
 
-    def after(self, module: nn.Module, measuring: Measuring) -> dict[str, float]:
+    def after(self, module: nn.Module, measure: Measure) -> dict[str, float]:
         """`report` over all pairs, and the mean `loss`, on the module as it is now."""
         module.eval()
         sums: dict[str, float] = {}
         covering = self.plan.covering()
         everything = tuple(item for micro_batch in covering for item in micro_batch.items)
         denominator = math.fsum(self.plan.weights[item] for item in everything)
-        for micro_batch in covering:
-            with measuring():
-                policy = self.log_probs(module, micro_batch)
+        measured = measure([self.forward_of(module, micro_batch) for micro_batch in covering])
+        for micro_batch, policy in zip(covering, measured, strict=True):
             whole = dataclasses.replace(micro_batch, batch=everything, denominator=denominator)
             loss, stats = self._compare(policy, whole)
             for name, value in {"loss": loss, **stats}.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
         return {"loss": sums["loss"], **self.report(sums)}
 
+    def forward_of(self, module: nn.Module, micro_batch: MicroBatch) -> Forward:
+        """`log_probs` of a micro-batch, and how many they are."""
+        size = sum(len(self.questions[item].completions) for item in micro_batch.items)
+        return size, lambda: self.log_probs(module, micro_batch)
 
-def reference_log_probs(module: nn.Module, objective: DPOObjective, measuring: Measuring) -> list[Tensor]:
+
+def reference_log_probs(module: nn.Module, objective: DPOObjective, measure: Measure) -> list[Tensor]:
     """log pi_ref(y|x) of each question's completions, fp32 on the CPU, with the module as it is now.
 
     Every micro-batch has the composition that training will give it, and dropout is off.
     """
     module.eval()
     found: dict[int, Tensor] = {}
-    for micro_batch in objective.plan.covering():
-        with measuring():
-            values = objective.log_probs(module, micro_batch).float().cpu()
+    covering = objective.plan.covering()
+    measured = measure([objective.forward_of(module, micro_batch) for micro_batch in covering])
+    for micro_batch, values in zip(covering, measured, strict=True):
         sizes = [len(objective.questions[item].completions) for item in micro_batch.items]
         for item, part in zip(micro_batch.items, torch.split(values, sizes), strict=True):
             found.setdefault(item, part)

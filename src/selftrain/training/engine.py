@@ -37,20 +37,24 @@ def check_weights(module: nn.Module) -> None:
             raise ValueError(f"{name}: expected fp32 master weights, got {parameter.dtype}; load with precision='fp32'")
 
 
-def check_memory(module: nn.Module) -> None:
+def check_memory(module: nn.Module, num_shares: int) -> None:
     """Refuse a training whose gradients and optimiser state (12 bytes a trained weight) the device cannot hold.
+
+    Args:
+        num_shares: processes that share them out.
 
     Raises:
         ConfigError: with both numbers and the way out.
     """
-    needed = 12 * sum(parameter.numel() for _, parameter in trainable(module))
+    needed = 12 * sum(parameter.numel() for _, parameter in trainable(module)) // num_shares
     device = device_of(module)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory_bytes()
     if device.type in ("cpu", "cuda") and free is not None and needed > free:
         raise ConfigError(
-            f"Training {needed / 12e6:,.0f} million weights needs {needed / 1e9:.1f} GB more for gradients and AdamW's "
-            f"state, {free / 1e9:.1f} GB are free.",
-            "Train adapters (training.lora.rank=16, extra lora), take a smaller model, or a larger device.",
+            f"Training {num_shares * needed / 12e6:,.0f} million weights needs {needed / 1e9:.1f} GB more for "
+            f"gradients and AdamW's state, {free / 1e9:.1f} GB are free.",
+            "Train adapters (training.lora.rank=16, extra lora), share the weights out over several processes "
+            "(training.sharded=true), take a smaller model, or a larger device.",
         )
 
 

@@ -9,46 +9,40 @@ arguments and the same start weights, and it goes on from the newest checkpoint,
 (fp32, CPU, same thread count and micro-batches). Call `clear_checkpoints` once the result is safe elsewhere.
 
 Each step seeds torch's generators from (seed, step), so that dropout needs no stored state; the caller's
-generators are re-seeded by that. Weight decay leaves vectors out (norms, biases), as usual. Left out as
-yet: sharded weights, trackers.
+generators are re-seeded by that. Weight decay leaves vectors out (norms, biases), as usual.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from selftrain.errors import SelftrainError, UserError
+from selftrain.cost import flops
+from selftrain.errors import SelftrainError
 from selftrain.processes import ALONE, Team
 from selftrain.training import checkpoint
-from selftrain.training.batches import MicroBatch
 from selftrain.training.engine import check_memory, check_weights, device_of, make_accelerator, make_optimizer
+from selftrain.training.finite import check_finite
 from selftrain.training.gradients import Gradients
-from selftrain.training.objective import Objective, json_digest
+from selftrain.training.objective import Forward, Objective, json_digest
 from selftrain.training.schedule import learning_rate
+from selftrain.training.sharding import whole
 from selftrain.training.steplog import Row, StepLog
 
 Precision = Literal["fp32", "bf16"]
 OnStep = Callable[[int, int, Row], None]
 LOG_NAME = "train-log.jsonl"
-NAMES_SHOWN = 20
 
 
 class Interrupted(SelftrainError):
     """Training stopped because it was asked to; a checkpoint is there, unless no step was done."""
-
-
-class NonFiniteError(UserError):
-    """A loss or gradient that is NaN or infinite; the step was not applied."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +74,11 @@ def fit(
     precision: Precision = "fp32",
     model_digest: str = "",
     checkpoint_every_s: float = 300.0,
+    peak_flops: float | None = None,
     on_step: OnStep | None = None,
     should_stop: Callable[[], bool] | None = None,
     team: Team = ALONE,
+    sharded: bool = False,
 ) -> FitResult:
     """Train `module` in place and leave it in evaluation mode.
 
@@ -90,8 +86,10 @@ def fit(
         module: fp32 weights, on the device to train on.
         folder: for the log and checkpoints; may hold those of an earlier start.
         model_digest: of the start weights; a checkpoint of other start weights is not used.
+        peak_flops: FLOP/s of a process's matrix products; the log then has each step's share of it.
         on_step: called after each step with (step from 1, number of steps, log row).
         team: the processes that train together, each with the same module; the main one writes.
+        sharded: share its weights out over the team (`sharding.py`), and leave them so.
         should_stop: asked after each step and between forwards; true -> checkpoint, then `Interrupted`.
 
     Raises:
@@ -100,7 +98,9 @@ def fit(
         NonFiniteError: NaN or infinite loss or gradient; names the step and the rows.
         RunError: a checkpoint could not be written.
     """
-    training = _Training(module, objective, folder, precision, model_digest, checkpoint_every_s, should_stop, team)
+    training = _Training(
+        module, objective, folder, precision, model_digest, checkpoint_every_s, peak_flops, should_stop, team, sharded
+    )
     try:
         return training.run(on_step)
     finally:
@@ -124,18 +124,20 @@ class _Training:
         precision: Precision,
         model_digest: str,
         checkpoint_every_s: float,
+        peak_flops: float | None,
         should_stop: Callable[[], bool] | None,
         team: Team,
+        sharded: bool,
     ) -> None:
-        self.team = team
+        self.team, self.peak_flops = team, peak_flops
         self.module, self.objective, self.folder = module, objective, folder
         self.checkpoint_every_s, self.should_stop = checkpoint_every_s, should_stop
         check_weights(module)
-        check_memory(module)
+        check_memory(module, team.size if sharded else 1)
         self.digest = _training_digest(module, objective, precision, model_digest)
         self.accelerator = make_accelerator(precision, device_of(module))
-        self.optimizer = make_optimizer(module, objective.config)
-        self.gradients = Gradients(self.accelerator, module, objective, team)
+        self.gradients = Gradients(self.accelerator, module, objective, team, sharded)
+        self.optimizer = make_optimizer(module, objective.config)  # of what the process keeps of the weights
         self.stepper = self.accelerator.prepare(self.optimizer)
         self.step = self.saved_step = self.trained_tokens = 0
         self.earlier_s = 0.0
@@ -157,7 +159,7 @@ class _Training:
             self._stop_if_asked()
             if self.team.any(self._is_time_to_save()) and self.step < num_steps:
                 self._save()
-        final = self.objective.after(self.module, self._measuring)
+        final = self.objective.after(self.module, self._measure)
         return FitResult(
             steps=self.step,
             trained_tokens=self.trained_tokens,
@@ -186,8 +188,8 @@ class _Training:
         started = time.monotonic()
         config, step = self.objective.config, self.step + 1
         micro_batches, losses, sums = self.gradients.of_step(step)
-        norm = float(self.accelerator.clip_grad_norm_(self.module.parameters(), config.max_grad_norm))
-        self._check_finite(step, micro_batches, losses, norm)
+        norm = float(whole(self.accelerator.clip_grad_norm_(self.module.parameters(), config.max_grad_norm)))
+        check_finite(self.objective, step, micro_batches, losses, norm)
         rate = learning_rate(
             step,
             num_steps,
@@ -213,27 +215,28 @@ class _Training:
             "padded_tokens": sum(micro_batch.padded_tokens for micro_batch in micro_batches),
             "seconds": seconds,
             "tokens_per_second": tokens / seconds,
+            **self._share_of_peak(tokens / seconds),
         }
 
-    def _check_finite(self, step: int, micro_batches: Sequence[MicroBatch], losses: list[float], norm: float) -> None:
-        bad = [batch for batch, loss in zip(micro_batches, losses, strict=True) if not math.isfinite(loss)]
-        if not bad and math.isfinite(norm):
-            return
-        what = "loss" if bad else "gradient"
-        names = self.objective.names(item for batch in bad or micro_batches for item in batch.items)
-        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        raise NonFiniteError(
-            f"{self.objective.name} step {step}: expected a finite {what}, got NaN or infinity; "
-            f"rows of {', '.join(names[:NAMES_SHOWN])}{more}. The step was not applied.",
-            "Lower the learning rate, use compute.precision=fp32, or look at these rows.",
-        )
+    def _share_of_peak(self, tokens_per_second: float) -> Row:
+        """6 N FLOPs a token (`cost.py`) over what the processes' matrix products reach."""
+        if self.peak_flops is None:
+            return {}
+        parameters = sum(parameter.numel() for parameter in self.module.parameters())
+        reached = flops(parameters, trained_tokens=1) * tokens_per_second
+        return {"share_of_peak": reached / (self.peak_flops * self.team.size)}
 
-    @contextlib.contextmanager
-    def _measuring(self) -> Iterator[None]:
-        """Around each forward without gradient: precision as in training."""
-        self._stop_if_asked()
-        with torch.no_grad(), self.accelerator.autocast():
-            yield
+    def _measure(self, forwards: Sequence[Forward]) -> list[Tensor]:
+        """Forwards without gradient; precision as in training. May be stopped before each."""
+
+        def stoppable(forward: Callable[[], Tensor]) -> Callable[[], Tensor]:
+            def work() -> Tensor:
+                self._stop_if_asked()
+                return forward()
+
+            return work
+
+        return self.gradients.measure([(size, stoppable(forward)) for size, forward in forwards])
 
     def _measure_constants(self) -> None:
         """Constants of the start weights: from disk where they were measured before, else now."""
@@ -242,7 +245,7 @@ class _Training:
         if self.team.any(found is None) or found is None:
             if target.exists():
                 self.notes.append(f"the stored constants are measured again: {reason}")
-            constants = self.objective.before(self.module, self._measuring)
+            constants = self.objective.before(self.module, self._measure)
             if constants and self.team.is_main:
                 checkpoint.write_sealed(target, self.digest, {}, {"constants": constants})
             self.objective.restore(constants)
@@ -261,11 +264,11 @@ class _Training:
             self.notes.append("training starts again from step 0")
 
     def _save(self) -> None:
+        tensors = checkpoint.training_tensors(self.module, self.optimizer)
         if self.team.is_main:
             if self.log is not None:
                 self.log.sync()
             counters = {"step": self.step, "trained_tokens": self.trained_tokens, "seconds": self._seconds()}
-            tensors = checkpoint.training_tensors(self.module, self.optimizer)
             checkpoint.save_checkpoint(self.folder / "checkpoint", self.digest, counters, tensors)
         self.saved_step, self.saved_at = self.step, time.monotonic()
 

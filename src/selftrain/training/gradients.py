@@ -1,15 +1,17 @@
-"""One step's gradients: its micro-batches forwarded and accumulated, cut finer when memory runs out.
+"""A team's forwards: one step's gradients, cut finer when memory runs out, and passes without gradient.
 
-gradients = Gradients(accelerator, module, objective)
+gradients = Gradients(accelerator, module, objective, team)
 micro_batches, losses, sums = gradients.of_step(1)      # the module's .grad are those of the effective batch
+values = gradients.measure([(3, forward), ...])         # of forwards without gradient, their results [3], ...
 gradients.notes                                         # what a user should know
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -21,7 +23,8 @@ from selftrain.processes import Team
 from selftrain.seeding import derive_seed
 from selftrain.training.batches import MicroBatch
 from selftrain.training.checkpoint import trainable
-from selftrain.training.objective import Objective, Stats
+from selftrain.training.objective import Forward, Objective
+from selftrain.training.sharding import barred_from_memory_errors, shard
 
 
 class Accumulated(NamedTuple):
@@ -32,15 +35,15 @@ class Accumulated(NamedTuple):
     sums: dict[str, float]
 
 
-class _Loss(nn.Module):
-    """module and objective as one forward, so that accelerate's autocast (and, later, its wrappers) see it."""
+class _Root(nn.Module):
+    """Any work with a module as a forward of its own, so that autocast and sharding see its beginning and end."""
 
-    def __init__(self, module: nn.Module, objective: Objective) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module, self.objective = module, objective
+        self.module = module
 
-    def forward(self, micro_batch: MicroBatch) -> tuple[Tensor, Stats]:
-        return self.objective.loss(self.module, micro_batch)
+    def forward(self, work: Callable[[], Any]) -> Any:
+        return work()
 
 
 class Gradients:
@@ -48,13 +51,19 @@ class Gradients:
 
     A team shares out the step's micro-batches and sums what comes of them. Every micro-batch carries the whole batch's
     denominator and a dropout stream of its own, so the result does not depend on who forwards it, but for the order of
-    the sum.
+    the sum. With sharded weights all processes forward equally often: who has no micro-batch left repeats one, times 0.
     """
 
-    def __init__(self, accelerator: Accelerator, module: nn.Module, objective: Objective, team: Team) -> None:
+    def __init__(
+        self, accelerator: Accelerator, module: nn.Module, objective: Objective, team: Team, sharded: bool = False
+    ) -> None:
         self.accelerator, self.module, self.objective, self.team = accelerator, module, objective, team
+        self.sharded = sharded
+        root = _Root(module)
+        if sharded:
+            shard(root, module, team, "bf16" if accelerator.mixed_precision == "bf16" else "fp32")
         # evaluation_mode: autocast without a wrapper for several processes; the team sums gradients itself
-        self.loss = accelerator.prepare_model(_Loss(module, objective), device_placement=False, evaluation_mode=True)
+        self.root = accelerator.prepare_model(root, device_placement=False, evaluation_mode=True)
         self.notes: list[str] = []
 
     def of_step(self, step: int) -> Accumulated:
@@ -70,25 +79,47 @@ class Gradients:
             micro_batches = self.objective.plan.step(step - 1)
             try:
                 mine, fits = self._accumulate(step, micro_batches), True
-            except torch.OutOfMemoryError:
+            except torch.OutOfMemoryError as error:
+                if self.sharded:
+                    raise barred_from_memory_errors(error) from error
                 mine, fits = torch.empty(0), False  # what the forward held is freed with the exception
             if not self.team.any(not fits):
                 return self._all_of(micro_batches, mine)
             self._halve(step, micro_batches)
 
+    def measure(self, forwards: Sequence[Forward]) -> list[Tensor]:
+        """The results [R] of forwards without gradient, in fp32 on the CPU, each carried out by one process."""
+        values = [torch.zeros(size) for size, _ in forwards]
+        for number, counts in self._turns(len(forwards)):
+            with torch.no_grad():
+                result = self.root(forwards[number][1]).float().cpu()
+            if counts:
+                values[number] = result
+        flat = torch.cat(values).to(self.team.device)
+        self.team.add([flat])
+        return list(torch.split(flat.cpu(), [size for size, _ in forwards]))
+
     def close(self) -> None:
         """Let go of the module: accelerate's wrapped forward is a reference cycle."""
-        del self.loss.module
+        del self.root.module
+
+    def _turns(self, count: int) -> Iterator[tuple[int, bool]]:
+        """This process's share of `count` forwards, and whether each counts or only keeps step with the others."""
+        rounds = -(-count // self.team.size) * self.team.size if self.sharded else count
+        for number in range(self.team.rank, rounds, self.team.size):
+            yield min(number, count - 1), number < count
 
     def _accumulate(self, step: int, micro_batches: Sequence[MicroBatch]) -> Tensor:
         """Forward and backward over this process's micro-batches; a row of loss and statistics for each, else zeros."""
         seed, names = (self.objective.seed, self.objective.name, "dropout", step), self.objective.stat_names
         table = torch.zeros(len(micro_batches), 1 + len(names), dtype=torch.float64)
-        for number in range(self.team.rank, len(micro_batches), self.team.size):
+        for number, counts in self._turns(len(micro_batches)):
             torch.manual_seed(derive_seed(*seed, number))
             with attention_of(self.module, self.objective.plan.layout):  # gradient checkpointing computes layers again
-                loss, stats = self.loss(micro_batches[number])
-                self.accelerator.backward(loss)
+                loss, stats = self.root(partial(self.objective.loss, self.module, micro_batches[number]))
+                self.accelerator.backward(loss if counts else loss * 0.0)
+            if not counts:
+                continue
             table[number] = torch.stack([loss.detach(), *(stats[name] for name in names)]).double().cpu()
         return table
 
@@ -96,7 +127,7 @@ class Gradients:
         """The team's sums: every process has the whole gradient afterwards."""
         table = table.to(self.team.device)
         self.team.add([table])
-        for _, parameter in trainable(self.module) if self.team.size > 1 else ():
+        for _, parameter in trainable(self.module) if self.team.size > 1 and not self.sharded else ():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             self.team.add([parameter.grad])

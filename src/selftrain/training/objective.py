@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -18,14 +17,14 @@ from torch.utils.checkpoint import checkpoint
 
 from selftrain.config import OptimizerConfig
 from selftrain.forwards import Layout, Tree, target_hidden
-from selftrain.models import head_logits
+from selftrain.models import HEAD_LOGITS, head_logits
 from selftrain.training.batches import MicroBatch, Plan
 from selftrain.training.losses import token_log_probs
 
-HEAD_LOGITS = 2**25  # 128 MiB in fp32
 Stats = dict[str, Tensor]
 Forced = Callable[[Sequence[int]], Iterable[tuple[int, int]]]  # where a completion's tokens are not the model's own
-Measuring = Callable[[], AbstractContextManager[None]]
+Forward = tuple[int, Callable[[], Tensor]]  # the length of its result [R], and the forward
+Measure = Callable[[Sequence[Forward]], list[Tensor]]
 
 
 class Objective(Protocol):
@@ -69,15 +68,15 @@ class Objective(Protocol):
         """How a message calls these items."""
         ...
 
-    def before(self, module: nn.Module, measuring: Measuring) -> dict[str, Tensor]:
-        """Constants to measure on the start weights; each forward runs inside `measuring()`."""
+    def before(self, module: nn.Module, measure: Measure) -> dict[str, Tensor]:
+        """Constants of the start weights; `measure` carries out forwards without gradient."""
         ...
 
     def restore(self, constants: dict[str, Tensor]) -> None:
         """Take the constants that `before` gave, now or before an interruption."""
         ...
 
-    def after(self, module: nn.Module, measuring: Measuring) -> dict[str, float]:
+    def after(self, module: nn.Module, measure: Measure) -> dict[str, float]:
         """Statistics of the trained module over all items."""
         ...
 

@@ -21,7 +21,7 @@ from selftrain.models import set_dropout
 from selftrain.records import Example
 from selftrain.training.batches import ItemShape, MicroBatch, Plan, row_batches
 from selftrain.training.losses import sft_loss
-from selftrain.training.objective import Forced, Measuring, Stats, json_digest, target_log_probs, token_counts
+from selftrain.training.objective import Forced, Measure, Stats, json_digest, target_log_probs, token_counts
 
 
 class SFTObjective:
@@ -83,14 +83,14 @@ class SFTObjective:
         """The problems' ids."""
         return [self.examples[item].problem_id for item in items]
 
-    def before(self, module: nn.Module, measuring: Measuring) -> dict[str, Tensor]:
+    def before(self, module: nn.Module, measure: Measure) -> dict[str, Tensor]:
         """Nothing to measure."""
         return {}
 
     def restore(self, constants: dict[str, Tensor]) -> None:
         """Nothing to take."""
 
-    def after(self, module: nn.Module, measuring: Measuring) -> dict[str, float]:
+    def after(self, module: nn.Module, measure: Measure) -> dict[str, float]:
         """Nothing to measure."""
         return {}
 

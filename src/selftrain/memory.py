@@ -1,0 +1,171 @@
+"""What a training needs of each device's memory, from a model's shape alone: no weights, no device.
+
+    need = training_memory(load_config(path), config.training, num_processes=4, precision="bf16")
+    need.total, need.activations        # bytes on one device
+
+fp32 weights, gradients and AdamW's two moments are counted (4 bytes a weight each). What the backward pass needs of the
+forward is traced on a model without storage, with one row and with two: the difference is a row's activations, and the
+rest is autocast's bf16 copy of the weights. Left out: what the allocator loses, the framework itself (about 1 GB on
+a GPU), and that a model is loaded whole before it is sharded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from selftrain.config import TrainingConfig
+from selftrain.forwards import Tree, target_hidden
+from selftrain.models import HEAD_LOGITS
+
+FP32, BF16 = 4, 2  # bytes
+ROW_TOKENS = 256  # of a traced row, half prompt and half completion
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on each device while a micro-batch is in its backward pass."""
+
+    weights: int
+    gradients: int
+    moments: int
+    copies: int  # bf16: of all weights under autocast, of those that are gathered where weights are sharded
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(dataclasses.astuple(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Of a model: parameters, those of its blocks and their number, weights of linear layers but the head's, width."""
+
+    parameters: int
+    block_parameters: int
+    num_blocks: int
+    linear: tuple[tuple[int, int], ...]
+    width: int
+    vocabulary: int
+
+
+def training_memory(
+    config: Any, training: TrainingConfig, *, num_processes: int = 1, precision: str = "bf16"
+) -> Memory:
+    """The memory of one of `num_processes` devices.
+
+    Args:
+        config: a transformers config.
+        training: `micro_batch_tokens`, `sharded`, `lora` and `gradient_checkpointing` count.
+    """
+    shape = shape_of(config)
+    a_token, copies = _kept(config, precision)
+    shares = num_processes if training.sharded else 1
+    adapters = training.lora.rank * sum(inputs + outputs for inputs, outputs in shape.linear)
+    trained = adapters or shape.parameters
+    tokens, blocks = training.micro_batch_tokens, max(1, shape.num_blocks)
+    activations = a_token * tokens
+    if training.gradient_checkpointing:  # each block's input, and one block at a time
+        activations = blocks * FP32 * shape.width * tokens + activations // blocks
+        copies = copies // blocks
+    if training.sharded:
+        copies = _gathered(shape, BF16 if precision == "bf16" else FP32)
+    return Memory(
+        weights=FP32 * (shape.parameters + adapters) // shares,
+        gradients=FP32 * trained // shares,
+        moments=2 * FP32 * trained // shares,
+        copies=copies,
+        activations=activations,
+        logits=3 * FP32 * min(HEAD_LOGITS, shape.vocabulary * tokens),
+    )
+
+
+def shape_of(config: Any) -> Shape:
+    """Count a model's parameters by its config."""
+    with torch.device("meta"):
+        module = _build(config)
+    unsplit = set(getattr(module, "_no_split_modules", None) or ())
+    blocks = [part for part in module.modules() if type(part).__name__ in unsplit]
+    head = module.get_output_embeddings()
+    return Shape(
+        parameters=_count(module),
+        block_parameters=sum(map(_count, blocks)),
+        num_blocks=len(blocks),
+        linear=tuple(
+            (part.in_features, part.out_features)
+            for part in module.modules()
+            if isinstance(part, nn.Linear) and part is not head
+        ),
+        width=int(module.get_input_embeddings().weight.shape[1]),
+        vocabulary=int(config.vocab_size),
+    )
+
+
+def _kept(config: Any, precision: str) -> tuple[int, int]:
+    """Bytes that the backward pass needs of the forward: a token's, and what is there at any length."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(), torch.random.fork_rng():
+        module = _build(config)
+        one, two = (kept_bytes(module, rows, precision) for rows in (1, 2))
+    return (two - one) // ROW_TOKENS, max(0, 2 * one - two)
+
+
+def kept_bytes(module: Any, rows: int, precision: str) -> int:
+    """Bytes of the tensors that one forward over so many rows keeps for its backward pass, weights left out.
+
+    Decoder-only models take trees where they can. The head is left out.
+    """
+    half = [0] * (ROW_TOKENS // 2)
+    weights = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
+    kept: dict[int, Any] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage  # held, so that its place is not taken by another
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _autocast(precision):
+        if module.config.is_encoder_decoder:
+            ids = torch.tensor([half] * rows)
+            encoded = module.get_encoder()(input_ids=ids).last_hidden_state
+            out = module.get_decoder()(input_ids=ids, encoder_hidden_states=encoded, use_cache=False)
+        else:
+            out = _decoder_only(module, [Tree(half, [half])] * rows)
+    found = sum(int(storage.nbytes()) for place, storage in kept.items() if place not in weights)
+    del out
+    return found
+
+
+def _decoder_only(module: Any, trees: list[Tree]) -> Any:
+    try:
+        return target_hidden(module, trees, 0, "trees")
+    except NotImplementedError:  # its attention has windows, caps or sinks
+        ids = torch.tensor([[*tree.prompt, *tree.targets[0]] for tree in trees])
+        return module.base_model(input_ids=ids, use_cache=False)
+
+
+def _autocast(precision: str) -> Any:
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _build(config: Any) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return kind.from_config(config)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _gathered(shape: Shape, size: int) -> int:
+    """Two blocks (one in use, one on its way) and all that is no block, whole; and a block's gradient in fp32."""
+    block = shape.block_parameters // max(1, shape.num_blocks)
+    return size * (2 * block + shape.parameters - shape.block_parameters) + FP32 * block
