@@ -80,11 +80,11 @@ def _key(row: Row) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 
 def schedule(settings: Mapping[str, Any], num_steps: int) -> dict[str, Any]:
-    """Our learning rates as transformers' arguments."""
+    """Our learning rates as transformers' arguments: step 1 without a warm-up has the peak, as with one of 1 step."""
     return {
         "lr_scheduler_type": "cosine_warmup_with_min_lr",
         "lr_scheduler_kwargs": {"min_lr_rate": settings["final_lr_fraction"]},
-        "warmup_steps": round(settings["warmup_fraction"] * num_steps),
+        "warmup_steps": max(1, round(settings["warmup_fraction"] * num_steps)),
     }
 
 

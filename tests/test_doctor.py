@@ -25,8 +25,8 @@ def checks(data_dir: Path | None = None, offline: bool = False) -> dict[str, doc
 def test_everything_is_looked_at(tmp_path: Path) -> None:
     found = checks(tmp_path)
     assert set(found) == {
-        "python", "selftrain", "torch", "libraries", "device", "cpu", "memory", "disk", "reasoning-gym", "datasets",
-        "peft", "vllm", "smollm2-135m", "model hub", "data",
+        "python", "selftrain", "torch", "libraries", "device", "cpu", "kernels", "memory", "disk", "reasoning-gym",
+        "datasets", "math-verify", "peft", "vllm", "smollm2-135m", "model hub", "data",
     }  # fmt: skip
     for name in ("python", "selftrain", "torch", "libraries", "device", "model hub"):
         assert found[name].ok is True, name

@@ -146,6 +146,18 @@ def test_answers_that_cannot_be_judged_are_refused(write: Callable[..., str]) ->
         evaluate.load_named([write(ROWS[0], {"question": "which?", "answer": "(C)"})])
 
 
+def test_two_formats_in_one_file_are_counted(write: Callable[..., str]) -> None:
+    rows = [*ROWS[:2], {"question": "which?", "answer": "(C)"}, {"question": "what?", "answer": "\\boxed{7}"}]
+    with pytest.raises(DataError, match=r"2 of 4 answers cannot be judged.*they are 2 number, 1 letter, 1 \\boxed"):
+        evaluate.load_named([write(*rows)])
+
+
+def test_the_verifier_is_the_call_s(write: Callable[..., str]) -> None:
+    path = write({"question": "which?", "answer": "(C)"}, {"question": "and now?", "answer": "b"})
+    problems = evaluate.load_named([path], verify="choice")["my"]
+    assert [(problem.answer, problem.verify) for problem in problems] == [("C", "choice"), ("B", "choice")]
+
+
 def test_importing_it_loads_no_torch() -> None:
     code = "import sys, selftrain.evaluate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

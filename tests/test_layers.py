@@ -17,14 +17,17 @@ ROOT = Path(__file__).parents[1] / "src" / "selftrain"
 # From the top down. A new module or package of `selftrain` must be given a layer here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "cli"),
-    ("api", "doctor", "evaluate", "samplefile", "samplejob", "sampletable", "terminal", "use"),
+    ("api", "datacheck", "doctor", "evaluate", "export", "samplefile", "samplejob", "sampletable", "terminal", "use"),
     ("runner",),
     ("loop",),
     ("workbench",),
+    ("samplebench",),
+    ("bench",),
     ("modelstore",),
     ("stages",),
     ("report", "sampling", "training"),
     ("forwards", "memory"),
+    ("short_attention",),
     ("models",),
     (
         "calculator", "card", "data", "guard", "judged", "labelling", "model_hub", "outfile", "pairing", "pool",

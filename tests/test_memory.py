@@ -1,19 +1,21 @@
-"""Memory of a training from a shape alone: against real tensors, and what the guide and the example say of 8 B."""
+"""Memory of a training from a shape alone: against real tensors, and what recipes say of models that are not here."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
 from selftrain.config import TrainingConfig
-from selftrain.memory import ROW_TOKENS, Memory, kept_bytes, shape_of, training_memory
-from selftrain.recipe import load_config
+from selftrain.memory import ROW_TOKENS, kept_bytes, shape_of, training_memory
+from selftrain.recipe import load_config, recipe_names, recipe_text
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "llama-3-8b.yaml"
+LLAMA_7B = {"vocab_size": 32_000, "intermediate_size": 11_008, "num_key_value_heads": 32}
+QWEN3 = {"vocab_size": 151_936, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8,
+         "head_dim": 128, "tie_word_embeddings": True}  # fmt: skip
 
 
 def llama(**changes: Any) -> Any:
@@ -51,35 +53,89 @@ def test_traced_bytes_are_those_of_real_tensors(encoder_decoder: bool, precision
     assert (found.copies > 0) == (precision == "bf16") or encoder_decoder
 
 
-def need(num_processes: int, *overrides: str) -> Memory:
-    config = load_config(str(EXAMPLE), list(overrides))
-    return training_memory(llama(), config.training, num_processes=num_processes)
+def t5(**shape: Any) -> Any:
+    from transformers import T5Config
+
+    return T5Config(vocab_size=32_128, d_kv=64, feed_forward_proj="gated-gelu", tie_word_embeddings=False, **shape)
 
 
-def test_the_example_says_what_it_needs() -> None:
-    said = [int(figure) for figure in re.findall(r"(\d+) GB", EXAMPLE.read_text().split("name:")[0])]
-    whole = ("training.sharded=false", "training.gradient_checkpointing=true")
-    found = [
-        need(4),
-        need(4, "training.gradient_checkpointing=false"),
-        need(2),
-        need(1, *whole),
-        need(1, "training.sharded=false", "training.lora.rank=16"),
-    ]
-    totals = [round(memory.total / 1e9) for memory in found]
-    assert all(total in said for total in totals), (totals, said)
-    assert totals[0] < 80 < totals[3], "four cards of 80 GB hold it, one does not"
-    assert totals[4] < 80, "one holds adapters"
+def qwen3(hidden_size: int, intermediate_size: int) -> Any:
+    from transformers import Qwen3Config
+
+    return Qwen3Config(hidden_size=hidden_size, intermediate_size=intermediate_size, **QWEN3)
+
+
+def gemma3() -> Any:
+    from transformers import Gemma3TextConfig
+
+    return Gemma3TextConfig(
+        vocab_size=262_144, hidden_size=1152, intermediate_size=6912, num_hidden_layers=26, num_attention_heads=4,
+        num_key_value_heads=1, head_dim=256, tie_word_embeddings=True,
+    )  # fmt: skip
+
+
+# As published. What a recipe says of its memory is counted from these.
+SHAPES: dict[str, Callable[[], Any]] = {
+    "gsm8k-flan-t5-base": lambda: t5(d_model=768, d_ff=2048, num_layers=12, num_heads=12),
+    "gsm8k-flan-t5-large": lambda: t5(d_model=1024, d_ff=2816, num_layers=24, num_heads=16),
+    "gsm8k-llama-1-7b": lambda: llama(**LLAMA_7B),
+    "gsm8k-llama-2-7b": lambda: llama(**LLAMA_7B),
+    "gsm8k-llama-3-8b": llama,
+    "gsm8k-llama-3-8b-lora": llama,
+    "gsm8k-qwen3-0.6b": lambda: qwen3(1024, 3072),
+    "gsm8k-qwen3-1.7b": lambda: qwen3(2048, 6144),
+    "gsm8k-llama-3.2-1b": lambda: llama(
+        hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, tie_word_embeddings=True
+    ),
+    "gsm8k-gemma-3-1b": gemma3,
+    "gsm8k-smollm2-135m": lambda: llama(
+        vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, tie_word_embeddings=True,
+    ),
+}  # fmt: skip
+
+
+def gigabytes(shape: Any, training: TrainingConfig, num_processes: int = 1, **changes: Any) -> int:
+    need = training_memory(shape, training.model_copy(update=changes), num_processes=num_processes)
+    return round(need.total / 1e9)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_recipe_says_what_it_needs(name: str) -> None:
+    shape, training = SHAPES[name](), load_config(name).training
+    said = re.search(r"^# .*Memory of one card, from the model's shape: (.*)$", recipe_text(name), re.MULTILINE)
+    assert said is not None
+    figures = [int(figure) for figure in re.findall(r"(\d+) GB", said[1])]
+    found = [gigabytes(shape, training, 4)]
+    if training.sharded:
+        found.append(gigabytes(shape, training, sharded=False))
+    elif "gradient_checkpointing=false" in said[1]:
+        found.insert(1, gigabytes(shape, training, gradient_checkpointing=False))
+        figures.remove(80)  # the card's
+    assert figures == found
+    cards = [int(size) for size in re.findall(r"(\d+)(?: or \d+)? GB", str(load_config(name).description))]
+    assert found[0] < min(cards)
+
+
+def test_every_recipe_of_a_model_that_is_not_here_says_so() -> None:
+    for name in recipe_names():
+        hub = "/" in load_config(name).model
+        assert ("Untested on weights" in recipe_text(name)) == hub
+        assert not hub or (name in SHAPES and "untested on weights" in load_config(name).description)
 
 
 def test_parts_follow_the_settings() -> None:
-    plain, sharded = need(4, "training.sharded=false"), need(4)
+    training = load_config("gsm8k-llama-3-8b").training
+    sharded = training_memory(llama(), training, num_processes=4)
+    plain = training_memory(llama(), training.model_copy(update={"sharded": False}), num_processes=4)
     assert sharded.moments * 4 == pytest.approx(plain.moments)
-    assert need(4, "training.gradient_checkpointing=false").activations > 5 * sharded.activations
-    more = need(4, "training.micro_batch_tokens=4096")
+    kept = training_memory(llama(), training.model_copy(update={"gradient_checkpointing": False}), num_processes=4)
+    assert kept.activations > 5 * sharded.activations
+    more = training_memory(llama(), training.model_copy(update={"micro_batch_tokens": 4096}), num_processes=4)
     assert more.activations == pytest.approx(2 * sharded.activations, rel=0.01)
-    adapters = need(1, "training.sharded=false", "training.lora.rank=16")
-    assert adapters.gradients < 0.01 * plain.gradients and adapters.weights > plain.weights
+    adapters = training_memory(llama(), load_config("gsm8k-llama-3-8b-lora").training)
+    assert adapters.gradients < 0.01 * plain.gradients
+    assert adapters.weights < 0.51 * plain.weights, "frozen weights are held in bf16"
 
 
 def test_building_a_shape_takes_no_memory_and_no_draws() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from selftrain.errors import RunError
-from selftrain.models import load_model, save_model
-from selftrain.modelstore import ModelRef, ModelStore
+from selftrain.errors import ModelError, RunError
+from selftrain.models import load_model, load_tokenizer, save_model
+from selftrain.modelstore import ModelRef, ModelStore, check_same_tokens
 from selftrain.progress import Silent
 from selftrain.recipe import load_config
 from selftrain.rundir import RunDir
@@ -40,6 +41,36 @@ def test_weights_that_changed_under_a_run_are_refused(tmp_path: Path) -> None:
         make_toy("random-llama", tmp_path / "mine", seed=2)
         with pytest.raises(RunError, match="has other weights now"):
             store(run, str(tmp_path / "mine")).base()
+
+
+def test_an_own_warm_up_model_is_resolved_once_and_must_stay_the_same(tmp_path: Path) -> None:
+    make_toy("random-llama", tmp_path / "mine", seed=3)
+    with run_dir(tmp_path) as run:
+        assert store(run).own_warmup(store(run).base()) is None
+        models = store(run, "random-llama", f"warmup_model={tmp_path / 'mine'}")
+        base = models.base()
+        own = models.own_warmup(base)
+        assert own is not None and (own.path, own.digest) == (tmp_path / "mine", weights_digest(tmp_path / "mine"))
+        assert own.digest != base.digest and models.base() == base
+        make_toy("random-llama", tmp_path / "mine", seed=4)
+        with pytest.raises(RunError, match="has other weights now"):
+            models.own_warmup(base)
+
+
+def test_a_warm_up_model_with_other_tokens_is_refused(tmp_path: Path) -> None:
+    for name in ("random-llama", "random-t5"):
+        make_toy(name, tmp_path / name)
+    check_same_tokens(tmp_path / "random-llama", tmp_path / "random-llama")
+    sizes = [len(load_tokenizer(tmp_path / name)) for name in ("random-t5", "random-llama")]
+    expected = f"its vocabulary has {sizes[0]} tokens, the base model's {sizes[1]}; they differ, such as in "
+    with pytest.raises(ModelError, match=expected):
+        check_same_tokens(tmp_path / "random-t5", tmp_path / "random-llama")
+    other = load_tokenizer(tmp_path / "random-llama")
+    other.eos_token = "e"
+    shutil.copytree(tmp_path / "random-llama", tmp_path / "other")
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(ModelError, match=r"ends its text with 'e', the base model with '<\|end\|>'"):
+        check_same_tokens(tmp_path / "other", tmp_path / "random-llama")
 
 
 def trained(models: ModelStore, run: RunDir, seeds: list[int]) -> ModelRef:

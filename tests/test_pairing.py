@@ -9,8 +9,7 @@ import pytest
 
 from selftrain.config import PairsConfig
 from selftrain.pairing import build_pairs
-from selftrain.records import Completion, Outcome, Verdict
-from selftrain.verify.numeric import NO_GOLD
+from selftrain.records import NO_GOLD, Completion, Outcome, Verdict
 
 EOS = 1
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
@@ -11,7 +13,7 @@ from selftrain.calculator.forcing import Forcer
 from selftrain.config import PromptConfig
 from selftrain.data.arithmetic import problems
 from selftrain.errors import ConfigError
-from selftrain.prompts import Codec, annotation_style, chat_prompt, one_line
+from selftrain.prompts import Codec, annotation_style, chat_prompt, one_line, space_operators
 from selftrain.toy import make_toy
 
 
@@ -33,6 +35,14 @@ def test_targets_end_with_the_end_token_and_read_back(codec: Codec) -> None:
         ids = codec.target(problem.rationale or "")
         assert ids[-1] == codec.eos_id and codec.eos_id not in ids[:-1]
         assert codec.text(ids) == codec.written(problem.rationale or "")
+
+
+def test_a_continuation_keeps_the_separator_also_where_decoding_drops_it(codec: Codec) -> None:
+    decoder_only = dataclasses.replace(codec, encoder_decoder=False)
+    for problem in problems(seed=5, size=20):
+        ids = decoder_only.target(problem.rationale or "")
+        assert decoder_only.continuation(ids) == f" {decoder_only.text(ids)}"
+    assert codec.continuation(codec.target("#### 3")).lstrip() == codec.text(codec.target("#### 3"))
 
 
 def test_what_decoding_forces_is_what_training_saw(codec: Codec) -> None:
@@ -86,3 +96,27 @@ def test_a_tokenizer_without_chat_template_has_no_chat_prompt(codec: Codec) -> N
         assert found is not None and "3" in str(codec.tokenizer.decode(found))
     finally:
         codec.tokenizer.chat_template = None
+
+
+@pytest.mark.parametrize(
+    ("text", "style", "expected"),
+    [
+        (
+            "Tom-boy pays $5+3=$ [ 5 + 3 = 8 ] 8\n#### -8",
+            "bracket",
+            "Tom - boy pays $ 5 + 3 = $ [ 5 + 3 = 8 ] 8\n#### -8",
+        ),
+        ("2 - 5= [ 2 - 5 = -3 ] -3", "bracket", "2 - 5 = [ 2 - 5 = -3 ] - 3"),
+        ("6*7=<<6*7=42>>42", "angle", "6 * 7 = <<6*7=42>>42"),
+        ("a  / b and 1,000.50", "bracket", "a / b and 1,000.50"),
+    ],
+)
+def test_operators_get_spaces_outside_annotations(text: str, style: Any, expected: str) -> None:
+    assert space_operators(text, style) == expected
+    assert space_operators(expected, style) == expected
+
+
+def test_spacing_is_applied_to_questions_and_rationales_alike(codec: Codec) -> None:
+    spaced = dataclasses.replace(codec, config=codec.config.model_copy(update={"spacing": "operators"}))
+    assert spaced.prompt("3-2?") == codec.prompt("3 - 2?")
+    assert spaced.target("3-2=<<3-2=1>>1\n#### 1") == codec.target("3 - 2 = <<3-2=1>>1\n#### 1")

@@ -21,6 +21,8 @@ class Bench:
     def __init__(self, pairs: int = 3, guard: str = "", accuracies: Sequence[float] = ()) -> None:
         self.calls: list[str] = []
         self.base = ModelRef("base", Path("base"), "f0")
+        self.own_warmup: ModelRef | None = None
+        self.brought: dict[str, list[StageResult]] = {}
         self.num_pairs, self.guard, self.accuracies = pairs, guard, list(accuracies)
 
     def result(self, name: str, **figures: Any) -> StageResult:
@@ -36,6 +38,9 @@ class Bench:
 
     def sample(self, model: ModelRef, number: int, iteration: int, name: str) -> StageResult:
         return self.result(f"{name} {number} by {model.digest}")
+
+    def brought_for(self, use: str) -> list[StageResult]:
+        return self.brought.get(use, [])
 
     def pair(self, pool: Sequence[StageResult], at: str) -> StageResult:
         return self.result(f"{at}/pair of {len(pool)}", pairs=self.num_pairs)
@@ -99,6 +104,25 @@ def test_dpo_st_is_algorithm_2(tmp_path: Path) -> None:
     assert "2-iteration/pair of 2" in bench.calls, "samples pool over iterations"
     assert "2-iteration/sft from f0" in bench.calls, "always from the base, never continued"
     assert model.stage == "2-iteration/sft"
+
+
+def test_an_own_warm_up_model_stands_for_the_warm_ups_sft(tmp_path: Path) -> None:
+    bench = Bench()
+    bench.own_warmup = ModelRef("0-warmup/own", Path("mine"), "own")
+    self_train(runner(tmp_path, bench, NO_VALIDATION), MAIN)
+    assert "0-warmup/sft from f0" not in bench.calls
+    assert "evaluate own at 0-warmup" in bench.calls and "1-iteration/sample-for-pairs 4 by own" in bench.calls
+    assert "1-iteration/dpo from own" in bench.calls and "1-iteration/sft from f0" in bench.calls
+
+
+def test_samples_made_elsewhere_join_every_pool_that_asks_for_them(tmp_path: Path) -> None:
+    bench = Bench()
+    bench.brought = {"labels": [StageResult("samples", Path("samples"), "s", {}, 0.0, skipped=False)]}
+    work = runner(tmp_path, bench, NO_VALIDATION, "schedule.iterations=2", "labels.pool=current")
+    self_train(work, MAIN)
+    sampled = "2-iteration/sample-for-labels 4 by fd2-iteration"
+    assert f"2-iteration/select<samples,{sampled}>" in bench.calls
+    assert "1-iteration/pair of 1" in bench.calls and "0-warmup/select<>" in bench.calls
 
 
 def test_st_samples_from_the_sft_model(tmp_path: Path) -> None:

@@ -260,6 +260,28 @@ def kill_at(sign: Path, arguments: list[str]) -> None:
     assert process.returncode == -9
 
 
+def test_the_verifier_judges_and_what_it_cannot_do_in_time_is_counted(
+    llama: str, tmp_path: Path, write: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("checks_sample.py").write_text(
+        "from selftrain.records import Verdict\n"
+        "def f(text, answer):\n    return Verdict('timeout') if answer == 'late' else answer == 'yes'\n"
+    )
+    rows = [{"question": f"{answer}?", "answer": answer} for answer in ("yes", "no", "late")]
+    path, heard = write("mine", *rows, {"question": "unknown?"}), Heard()
+    done = small(llama, path, tmp_path / "out.jsonl", verify="checks_sample:f", slots=8, progress=heard)
+    found = [row.strict.outcome if row.strict else None for row in read_jsonl(tmp_path / "out.jsonl", Completion)]
+    assert found == ["right"] * 2 + ["wrong"] * 2 + ["timeout"] * 2 + [None] * 2
+    assert [(row.timeouts, row.unjudged, row.strict) for row in done.sets] == [(2, 1, 2 / 6)]
+    assert "mine: 2 completions were not judged in time." in done.table()
+    with pytest.raises(RunError, match=r"data\.mine"):
+        small(llama, path, tmp_path / "out.jsonl", slots=8)
+    with pytest.raises(ConfigError, match="No verifier is called 'numbers'"):
+        small(llama, path, tmp_path / "new.jsonl", verify="numbers")
+
+
 def test_greedy_needs_no_seed(llama: str, tmp_path: Path) -> None:
     greedy: dict[str, Any] = {"samples": 1, "temperature": 0.0}
     for seed in (0, 1):

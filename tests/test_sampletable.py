@@ -39,7 +39,14 @@ def test_the_table() -> None:
         "uncalculated", "cut", "too", "long", "completions/s", "tokens/s",
     ]  # fmt: skip
     assert lines[1].split() == ["set", "3", "6", "25.0", "75.0", "50.0", "5.0", "2.00", "3", "1", "7", "1.5", "7.5"]
-    assert lines[2:] == ["set: 1 of 3 problems have no gold number; shares are of the others."]
+    assert lines[2:] == ["set: 1 of 3 problems have no gold answer; shares are of the others."]
+
+
+def test_what_was_not_judged_in_time_is_counted() -> None:
+    late = Verdict("timeout")
+    row = figures_of("set", [*COMPLETIONS[:4], written("d", 0, late, late)], too_long=0)
+    assert (row.timeouts, row.strict) == (1, 1 / 5)
+    assert "set: 1 completions were not judged in time." in table_text([row], 2, {})
 
 
 def test_nothing_judged_and_nothing_drawn() -> None:

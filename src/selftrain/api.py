@@ -19,6 +19,7 @@ def run(
     overrides: Sequence[str] = (),
     *,
     out: Path | str | None = None,
+    until: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Carry out a run, or go on with one that was cut off, and return its results (also in results.json).
@@ -27,6 +28,8 @@ def run(
         config: a recipe's name, the path of a YAML file, or a `RunConfig`.
         overrides: `section.field=value`, on top of a recipe or file.
         out: the run folder; default `runs/NAME`.
+        until: the last stage to do, or a folder of stages ("0-warmup", "1-iteration/pair"); what is finished stays, and
+            a later call goes on.
 
     Under a launcher every process calls this; the main one alone gets results, the others an empty dict.
 
@@ -35,6 +38,9 @@ def run(
     """
     if not isinstance(config, RunConfig):
         config = load_config(str(config), overrides)
+    from selftrain.report.expected import stages_beyond
+
+    beyond = stages_beyond(config, until) if until is not None else frozenset[str]()
     folder = Path(out) if out is not None else Path("runs") / config.name
     team = join()
     progress = progress if progress is not None and team.is_main else Silent()
@@ -61,7 +67,7 @@ def run(
     from selftrain.runner import Runner
 
     with RunDir.open(folder, config, team) as rundir:
-        Runner(config, rundir, progress).run()
+        Runner(config, rundir, progress, beyond).run()
         results = write_report(folder) if team.is_main else {}
         team.wait()
         return results

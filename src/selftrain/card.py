@@ -44,6 +44,7 @@ def write_card(folder: Path, config: RunConfig, digest: str, style: str) -> None
         folder / SETTINGS, {"prompt": config.prompt.model_dump(), "max_new_tokens": config.sampling.max_new_tokens}
     )
     specs = [config.data.train, *([config.data.unlabelled] if config.data.unlabelled else [])]
+    sources = [*(spec.source for spec in specs), *(["samples made elsewhere"] if config.data.samples else [])]
     text = CARD.format(
         name=config.name,
         version=__version__,
@@ -53,7 +54,7 @@ def write_card(folder: Path, config: RunConfig, digest: str, style: str) -> None
         digest=digest,
         template=config.prompt.template.replace("\n", "\n    "),
         annotation="`<<6*7=42>>`" if style == "angle" else "`[ 6 * 7 = 42 ]`",
-        sources=", ".join(dict.fromkeys(spec.source for spec in specs)),
+        sources=", ".join(dict.fromkeys(sources)),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 

@@ -1,6 +1,7 @@
 """The `selftrain` command: parses, calls, prints. Data goes to stdout, everything else to stderr.
 
-Exit codes: 0 done, 2 something that the user can put right (one message, no traceback), 130 interrupted.
+Exit codes: 0 done, 1 `data check` found gold answers that fail, 2 something that the user can put right (one message,
+no traceback), 130 interrupted.
 Heavy imports happen inside the verbs, so that `--help` answers at once.
 """
 
@@ -30,6 +31,9 @@ recipes_app = typer.Typer(
     no_args_is_help=False, help="The recipes that come with selftrain.", invoke_without_command=True
 )
 app.add_typer(recipes_app, name="recipes")
+data_app = typer.Typer(no_args_is_help=True, help="Look at data before it is used.")
+app.add_typer(data_app, name="data")
+_VERIFY_HELP = "What judges answers: numeric, choice, symbolic (extra math), or your own MODULE:FUNCTION."
 
 
 @app.command()
@@ -39,6 +43,9 @@ def run(
         list[str] | None, typer.Argument(help="Settings to change: section.field=value, e.g. training.dpo.beta=0.1")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/NAME. Run again to go on.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Stop when this stage is done: 1-iteration/pair, or 0-warmup for all of it.")
+    ] = None,
 ) -> None:
     """Train a model on its own checked answers, or go on with a run that was cut off.
 
@@ -54,7 +61,7 @@ def run(
     from selftrain.report.text import results_text
     from selftrain.terminal import make_progress
 
-    results = run_recipe(recipe, overrides or [], out=out, progress=make_progress())
+    results = run_recipe(recipe, overrides or [], out=out, until=until, progress=make_progress())
     if results:  # under a launcher the main process alone has them
         print(results_text(results))
 
@@ -80,6 +87,7 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A delivered model's folder, a hub name, or smollm2-135m.")],
     data: Annotated[list[str], typer.Option(help="A source (asdiv, svamp, ...) with SOURCE=PATH, or a JSONL file.")],
     take: Annotated[int | None, typer.Option(help="Only this many problems of each set.")] = None,
+    verify: Annotated[str, typer.Option(help=_VERIFY_HELP)] = "numeric",
     calculator: Annotated[bool, typer.Option(help="Compute <<...>> annotations while decoding.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write the judged completions there, as JSONL.")] = None,
 ) -> None:
@@ -87,7 +95,10 @@ def evaluate(
     from selftrain.evaluate import evaluate_sets
     from selftrain.terminal import make_progress
 
-    print(evaluate_sets(model, data, take=take, calculator=calculator, out=out, progress=make_progress()))
+    table = evaluate_sets(
+        model, data, take=take, verify=verify, calculator=calculator, out=out, progress=make_progress()
+    )
+    print(table)
 
 
 @app.command()
@@ -116,6 +127,7 @@ def sample(
         typer.Option(help="Rows decoded at once: more is faster while memory lasts, and a shard is 8 times as many."),
     ] = 128,
     take: Annotated[int | None, typer.Option(help="Only this many problems of each set.")] = None,
+    verify: Annotated[str, typer.Option(help=_VERIFY_HELP)] = "numeric",
     calculator: Annotated[bool, typer.Option(help="Compute <<...>> annotations while decoding.")] = True,
     backend: Annotated[
         str, typer.Option(help="What draws: engine (ours), or vllm (its extra; large models on GPUs).")
@@ -136,10 +148,45 @@ def sample(
 
     done = sample_into(
         model, data, out, samples=samples, temperature=temperature, top_k=top_k, top_p=top_p,
-        max_new_tokens=max_new_tokens, seed=seed, slots=slots, take=take, calculator=calculator, backend=backend,
-        progress=make_progress(),
+        max_new_tokens=max_new_tokens, seed=seed, slots=slots, take=take, verify=verify, calculator=calculator,
+        backend=backend, progress=make_progress(),
     )  # fmt: skip
     print(done.table())
+
+
+@app.command()
+def export(
+    what: Annotated[str, typer.Argument(help="pairs (right against wrong) or sft (gold and pseudo-labels).")],
+    run_folder: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    form: Annotated[
+        str, typer.Option("--format", help="trl: columns of texts; messages: lists of {role, content}.")
+    ] = "trl",
+    iteration: Annotated[int | None, typer.Option(help="Which one; default: the newest. 0: the warm-up's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The JSONL file to make, whole or not at all; else stdout.")] = None,
+) -> None:
+    """Write a run's pairs or training examples for TRL, axolotl or LLaMA-Factory.
+
+    Examples:
+
+      selftrain export pairs runs/quickstart --format trl --out pairs.jsonl
+
+      selftrain export sft runs/quickstart --format messages --out sft.jsonl
+    """
+    import json
+
+    from selftrain.export import export as export_run
+    from selftrain.records import to_dict
+
+    done = export_run(run_folder, what, form, iteration=iteration, out=out, say=_say)
+    if out is None:
+        for row in done.rows:
+            print(json.dumps(to_dict(row), separators=(",", ":")))
+    _say(f"{len(done.rows)} rows of {done.stage}" + (f": {out}" if out is not None else ""))
+    if done.read_otherwise:
+        _say(
+            f"{done.read_otherwise} of them, tokenised from their text in one piece, give other tokens than the run "
+            "trained on (docs/guide/export.md says why)."
+        )
 
 
 @app.command()
@@ -148,23 +195,29 @@ def report(
     markdown: Annotated[Path | None, typer.Option(help="Write the tables there too, as a Markdown page.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Write the first test set's accuracies there, as SVG.")] = None,
     verdicts: Annotated[Path | None, typer.Option(help="Write every verdict there too, as a gzipped JSONL.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the tables into that folder too, one CSV file each.")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Show the page at 127.0.0.1 while the run goes on.")] = False,
+    port: Annotated[int | None, typer.Option(help="Port of --serve; 0 takes any free one, default 8008.")] = None,
 ) -> None:
     """Make results.json and report.html again from the run folder's files alone."""
-    from selftrain.report.html import headline_figure
-    from selftrain.report.markdown import results_markdown
-    from selftrain.report.text import results_text
-    from selftrain.report.verdicts import write_verdicts
-    from selftrain.report.write import write_report
+    from selftrain.report.command import make_report, serve_report
 
-    results = write_report(run_folder)
-    print(results_text(results))
-    if figure is not None:
-        figure.write_text(headline_figure(results), encoding="utf-8")
-    if verdicts is not None:
-        _say(f"{write_verdicts(run_folder, verdicts)} verdicts: {verdicts}")
-    if markdown is not None:
-        markdown.write_text(results_markdown(results), encoding="utf-8")
-    _say(f"{run_folder / 'report.html'}")
+    if serve:
+        serve_report(run_folder, port, any((markdown, figure, verdicts, csv)), _say)
+    else:
+        make_report(run_folder, markdown=markdown, figure=figure, verdicts=verdicts, csv=csv, say=_say)
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    run_b: Annotated[Path, typer.Argument(help="Another one; differences are B minus A.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML page to write; default compare-A-B.html.")] = None,
+) -> None:
+    """Compare the models of two runs on the test problems that both have, problem by problem."""
+    from selftrain.report.command import make_comparison
+
+    make_comparison(run_a, run_b, out, say=_say)
 
 
 @app.command()
@@ -198,6 +251,22 @@ def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name.")]) 
     from selftrain.recipe import recipe_text
 
     print(recipe_text(name), end="")
+
+
+@data_app.command("check")
+def data_check(
+    data: Annotated[str, typer.Argument(help="A source (asdiv, svamp, ...), SOURCE=PATH, or a file of rows.")],
+    verify: Annotated[str, typer.Option(help=_VERIFY_HELP)] = "numeric",
+    rows: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
+    field: Annotated[list[str] | None, typer.Option(help="A file's column: OURS=THEIRS, e.g. question=prompt.")] = None,
+) -> None:
+    """Judge a set's own gold answers and rationales by its verifier; exit code 1 where some fail."""
+    from selftrain.datacheck import check
+
+    checked = check(data, verify=verify, rows=rows, fields=field or ())
+    print(checked.text())
+    if not checked.ok:
+        raise typer.Exit(1)
 
 
 def _say(message: str) -> None:

@@ -28,7 +28,8 @@ NEEDED_MEMORY_GB = 8.0
 _OPTIONAL = {
     "reasoning-gym": ("gym", "the quickstart's problems"),
     "datasets": ("hub", "data sets of the hub"),
-    "peft": (None, "adapters; not used yet"),
+    "math-verify": ("math", "verify: symbolic"),
+    "peft": ("lora", "training.lora: adapters"),
 }
 
 
@@ -49,7 +50,17 @@ def collect(data_dir: Path | None = None, *, offline: bool = False) -> list[Chec
         data_dir: a folder of local data files to look for as well.
         offline: leave the hub out.
     """
-    checks: list[Callable[[], Check]] = [_python, _selftrain, _torch, _transformers, _device, _cpu, _memory, _disk]
+    checks: list[Callable[[], Check]] = [
+        _python,
+        _selftrain,
+        _torch,
+        _transformers,
+        _device,
+        _cpu,
+        _kernels,
+        _memory,
+        _disk,
+    ]
     found = [check() for check in checks]
     found += [_extra(package, extra, purpose) for package, (extra, purpose) in _OPTIONAL.items()]
     found += [_vllm(), _weights(), _hub(offline)]
@@ -102,6 +113,19 @@ def _cpu() -> Check:
         "computes in bf16" if hardware.cpu_has_bf16() else "no bf16 instructions: fp32 is used, about half as fast"
     )
     return Check("cpu", True, f"{hardware.num_cpus()} processors, {computes}")
+
+
+def _kernels() -> Check:
+    if _version("torch") is None:
+        return Check("kernels", None, "unknown without torch")
+    import torch
+
+    from selftrain.sampling.kernels import compiled
+
+    found, why_not = compiled(torch.float32, width=64, group=3)
+    if found is not None:
+        return Check("kernels", True, "compiled, for decoding on a CPU")
+    return Check("kernels", None, f"decoding on a CPU does without: {why_not}", "Install a C compiler (gcc).")
 
 
 def _memory() -> Check:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from selftrain.config import DataSpec
 from selftrain.data import SOURCES, load, prove_gold
+from selftrain.data.gold import formats_of, gold_hint
 from selftrain.errors import DataError
 from selftrain.judged import FLEXIBLE, STRICT, right_by_problem
 from selftrain.progress import Progress, Silent
@@ -39,6 +40,7 @@ def evaluate_sets(
     data: Sequence[str],
     *,
     take: int | None = None,
+    verify: str = "numeric",
     calculator: bool = True,
     out: Path | None = None,
     progress: Progress | None = None,
@@ -49,6 +51,7 @@ def evaluate_sets(
         model: a delivered model's folder, any local folder, a hub name, or `smollm2-135m`.
         data: sets, as the module says.
         take: only the first so many problems of each.
+        verify: what judges the answers of all sets, as `DataSpec.verify`.
         calculator: compute annotations while decoding.
         out: where to write the judged completions of all sets, as JSONL; `stage` names the set.
         progress: hears of each set.
@@ -57,7 +60,7 @@ def evaluate_sets(
         DataError: a set that cannot be used, or rows without a usable answer.
         ModelError: a model that cannot be found or loaded.
     """
-    sets = load_named(data, take)
+    sets = load_named(data, take, verify)
     from selftrain.use import open_model
 
     progress = progress or Silent()
@@ -73,7 +76,7 @@ def evaluate_sets(
     return "\n".join(clean(line) for line in table(HEADER, rows))
 
 
-def load_named(data: Sequence[str], take: int | None = None) -> dict[str, list[Problem]]:
+def load_named(data: Sequence[str], take: int | None = None, verify: str = "numeric") -> dict[str, list[Problem]]:
     """name -> problems of each set, checked; a name that comes twice gets a number.
 
     Raises:
@@ -81,7 +84,7 @@ def load_named(data: Sequence[str], take: int | None = None) -> dict[str, list[P
     """
 
     def read(text: str) -> tuple[str, list[Problem]]:
-        spec = parse_spec(text)
+        spec = parse_spec(text, verify)
         problems = load(spec).problems[:take]
         _check_answers(text, problems)
         return spec.label, problems
@@ -111,7 +114,7 @@ def named_sets(
     return sets
 
 
-def parse_spec(text: str) -> DataSpec:
+def parse_spec(text: str, verify: str = "numeric") -> DataSpec:
     """What SOURCE, SOURCE=PATH or a file's path stands for.
 
     >>> parse_spec("svamp=a/SVAMP.json").source, parse_spec("my.jsonl").source, parse_spec("my.jsonl").label
@@ -119,10 +122,10 @@ def parse_spec(text: str) -> DataSpec:
     """
     name, equals, path = text.partition("=")
     if equals and name.partition(":")[0] in SOURCES:
-        return DataSpec(source=name, path=path, rationales=False)
+        return DataSpec(source=name, path=path, verify=verify, rationales=False)
     if text.partition(":")[0] not in SOURCES and (text.endswith(FILE_SUFFIXES) or "/" in text):
-        return DataSpec(source="file", name=_set_name(text), path=text, rationales=False)
-    return DataSpec(source=text, rationales=False)
+        return DataSpec(source="file", name=_set_name(text), path=text, verify=verify, rationales=False)
+    return DataSpec(source=text, verify=verify, rationales=False)
 
 
 def _set_name(path: str) -> str:
@@ -134,8 +137,9 @@ def _check_answers(text: str, problems: Sequence[Problem]) -> None:
     failures = prove_gold(problems)
     if failures:
         raise DataError(
-            f"{text}: {len(failures)} of {len(problems)} answers cannot be judged: {'; '.join(failures[:3])}.",
-            "Each row needs an answer that is one number.",
+            f"{text}: {len(failures)} of {len(problems)} answers cannot be judged: {'; '.join(failures[:3])}"
+            f"{formats_of(problems)}.",
+            gold_hint(problems),
         )
 
 

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from selftrain.errors import ModelError
 from selftrain.models import is_encoder_decoder
+from selftrain.short_attention import is_short, short_attention
 
 Ids = Sequence[int]
 Layout = Literal["rows", "trees"]
@@ -197,13 +198,10 @@ def _tree_attention(
     wants = [name for name in ("sliding_window", "softcap", "s_aux") if kwargs.get(name) is not None]
     if wants or attention_mask is not None or key.shape[-2] != query.shape[-2]:
         raise NotImplementedError(f"its attention takes {', '.join(wants) or 'a mask of its own'}")
-    groups = query.shape[1] // key.shape[1]
-    key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
 
     def attend(own: slice, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        return functional.scaled_dot_product_attention(
-            query[:, :, own], keys, values, mask, dropout, is_causal=mask is None, scale=scaling
-        )
+        return _attend(query[:, :, own], keys, values, mask, scale, dropout)
 
     parts: list[Tensor] = []
     for tree in branches:
@@ -215,6 +213,17 @@ def _tree_attention(
                 keys, values = (torch.cat([part[:, :, trunk], part[:, :, own]], dim=2) for part in (key, value))
                 parts.append(attend(own, keys, values, _branch_mask(trunk, own, query.device)))
     return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, dropout: float) -> Tensor:
+    """Attention [1, H, T, d] of query [1, H, T, d] over key and value [1, G, S, d]; no mask: causal, T = S."""
+    if is_short(query, key, value) and not dropout:
+        length = query.shape[2]
+        causal = torch.ones(length, length, dtype=torch.bool).tril() if mask is None else mask
+        return short_attention(query, key, value, causal, scale)
+    return functional.scaled_dot_product_attention(
+        query, key, value, mask, dropout, is_causal=mask is None, scale=scale, enable_gqa=True
+    )
 
 
 def _branch_mask(trunk: slice, own: slice, device: torch.device) -> Tensor:

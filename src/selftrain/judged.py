@@ -8,6 +8,7 @@ from pathlib import Path
 from selftrain.records import Completion, read_jsonl
 
 COMPLETIONS = "completions.jsonl"  # what each sample and evaluation stage writes
+BROUGHT = "samples"  # the stage that brings samples made elsewhere (data.samples)
 STRICT, FLEXIBLE = "strict", "flexible"
 
 
@@ -20,6 +21,11 @@ def is_right(completion: Completion, extraction: str = STRICT) -> bool:
     """Whether a judged completion is right under the strict or the flexible extraction."""
     verdict = completion.strict if extraction == STRICT else completion.flexible
     return verdict is not None and verdict.outcome == "right"
+
+
+def num_timeouts(completions: Sequence[Completion]) -> int:
+    """How many got no verdict in time: neither right nor wrong, so neither winner nor loser."""
+    return sum(c.strict is not None and c.strict.outcome == "timeout" for c in completions)
 
 
 def accuracy_of(path: Path, extraction: str = STRICT) -> float:

@@ -2,7 +2,8 @@
 
 `work` does the stages (runner.py): each call is one stage of the run folder, skipped when it is finished.
 Departures: the loop may stop on validation accuracy (`schedule.patience`); a DPO model that collapsed, or an
-iteration without a single pair, leaves the sampling to the SFT model (the iteration degrades to ST).
+iteration without a single pair, leaves the sampling to the SFT model (the iteration degrades to ST); a user's own
+SFT model may stand for the warm-up's (`warmup_model`), and samples made elsewhere join the pools (`data.samples`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def self_train(work: Runner, arm: Arm) -> ModelRef:
     base = work.base()  # f0
     work.evaluate(base, "0-base")
     labelled = work.gold()  # L
-    model = work.sft(base, labelled, "0-warmup")  # f' = SFT(f0, L)
+    model = work.warm_up(base, labelled)  # f' = SFT(f0, L)
     work.evaluate(model, "0-warmup")
     if arm.method == "sft":
         return work.sft_matched(base, labelled, arm) if arm.matched else model

@@ -68,6 +68,9 @@ def training_memory(
     shares = num_processes if training.sharded else 1
     adapters = training.lora.rank * sum(inputs + outputs for inputs, outputs in shape.linear)
     trained = adapters or shape.parameters
+    frozen = BF16 if adapters and precision == "bf16" else FP32  # bytes of a weight that the module holds
+    if frozen == BF16:
+        copies = 0
     tokens, blocks = training.micro_batch_tokens, max(1, shape.num_blocks)
     activations = a_token * tokens
     if training.gradient_checkpointing:  # each block's input, and one block at a time
@@ -76,7 +79,7 @@ def training_memory(
     if training.sharded:
         copies = _gathered(shape, BF16 if precision == "bf16" else FP32)
     return Memory(
-        weights=FP32 * (shape.parameters + adapters) // shares,
+        weights=(frozen * shape.parameters + FP32 * adapters) // shares,
         gradients=FP32 * trained // shares,
         moments=2 * FP32 * trained // shares,
         copies=copies,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from selftrain.card import write_card
 from selftrain.config import RunConfig
-from selftrain.errors import RunError
+from selftrain.errors import ModelError, RunError
 from selftrain.hardware import default_device, default_precision
-from selftrain.models import LanguageModel, load_model
+from selftrain.models import LanguageModel, config_is_encoder_decoder, load_model, load_tokenizer
 from selftrain.progress import Progress
 from selftrain.rundir import RunDir, read_json, write_json
 from selftrain.toy import NAMES as TOYS
@@ -24,7 +24,7 @@ from selftrain.training.fit import Precision
 from selftrain.weights import default_cache, resolve, weights_digest
 
 BASE = "base"
-WEIGHTS = "weights.json"
+OWN_WARMUP = "0-warmup/own"  # names the user's model where stages name theirs; no stage of that name runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,27 +55,46 @@ class ModelStore:
             ModelError: they cannot be found.
             RunError: they are not the weights that the run was started with.
         """
-        team = self.rundir.team
-        found = self._base() if team.is_main else None
-        team.wait()
-        return found or self._base()
-
-    def _base(self) -> ModelRef:
         if self.config.model in TOYS:
-            return self._toy()
-        known = read_json(self.rundir.path / WEIGHTS)
+            return self._by_main(self._toy)
+        return self._by_main(lambda: self._resolved(self.config.model, BASE, "weights"))
+
+    def own_warmup(self, base: ModelRef) -> ModelRef | None:
+        """The user's own f' (`warmup_model`), resolved once a run as the base is; None where the run trains it.
+
+        Raises:
+            ModelError: it cannot be found, or has other tokens than the base model.
+            RunError: it has other weights than when the run was started.
+        """
+        name = self.config.warmup_model
+        if name is None:
+            return None
+        found = self._by_main(lambda: self._resolved(name, OWN_WARMUP, "warmup-weights"))
+        check_same_tokens(found.path, base.path, self.config.compute.trust_remote_code)
+        return found
+
+    def _by_main(self, find: Callable[[], ModelRef]) -> ModelRef:
+        """What the main process finds first, and then the others."""
+        team = self.rundir.team
+        found = find() if team.is_main else None
+        team.wait()
+        return found or find()
+
+    def _resolved(self, name: str, stage: str, event: str) -> ModelRef:
+        note = self.rundir.path / f"{event}.json"
+        known = read_json(note)
         if known is not None and _holds(Path(known["path"]), known["digest"]):
-            return ModelRef(BASE, Path(known["path"]), known["digest"])
-        found = resolve(self.config.model, say=self.progress.say)
+            return ModelRef(stage, Path(known["path"]), known["digest"])
+        found = resolve(name, say=self.progress.say)
         if known is not None and found.digest != known["digest"]:
             raise RunError(
-                f"{self.config.model} has other weights now ({found.digest[:12]}, from {found.source}) than when "
-                f"the run was started ({known['digest'][:12]}).",
+                f"{name} has other weights now ({found.digest[:12]}, from {found.source}) than when the run was "
+                f"started ({known['digest'][:12]}).",
                 "Bring those back, or start a run in another folder with --out.",
             )
-        write_json(self.rundir.path / WEIGHTS, {"path": str(found.path.absolute()), "digest": found.digest})
-        self.rundir.journal("weights", name=found.name, source=found.source, digest=found.digest)
-        return ModelRef(BASE, found.path, found.digest)
+        write_json(note, {"path": str(found.path.absolute()), "digest": found.digest})
+        self.rundir.journal(event, name=found.name, source=found.source, digest=found.digest)
+        return ModelRef(stage, found.path, found.digest)
 
     def _toy(self) -> ModelRef:
         folder = self.rundir.path / BASE
@@ -148,6 +167,30 @@ class ModelStore:
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
         self.rundir.journal("delivered", stage=model.stage, digest=model.digest)
+
+
+def check_same_tokens(own: Path, base: Path, trust_remote_code: bool = False) -> None:
+    """Refuse a warm-up model that reads or ends text otherwise than the base model: all stages share token ids.
+
+    Raises:
+        ModelError: another vocabulary (with both sizes), end token or family.
+    """
+    mine, theirs = (load_tokenizer(path, trust_remote_code) for path in (own, base))
+    differing = sorted(token for token, _ in mine.get_vocab().items() ^ theirs.get_vocab().items())
+    if differing:
+        raise ModelError(
+            f"warmup_model {own}: its vocabulary has {len(mine)} tokens, the base model's {len(theirs)}; they differ, "
+            f"such as in {differing[0]!r}.",
+            "Expected the same tokens: name as `model` the base that it was trained from.",
+        )
+    if mine.eos_token_id != theirs.eos_token_id:
+        raise ModelError(
+            f"warmup_model {own}: it ends its text with {mine.eos_token!r}, the base model with {theirs.eos_token!r}.",
+            "Set `eos_token` in one of the two tokenizer_config.json, so that both end alike.",
+        )
+    families = [config_is_encoder_decoder(path, trust_remote_code) for path in (own, base)]
+    if families[0] != families[1]:
+        raise ModelError(f"warmup_model {own}: it and the base model are not of one family (encoder-decoder or not).")
 
 
 def _holds(folder: Path, digest: str) -> bool:

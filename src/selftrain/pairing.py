@@ -22,10 +22,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from selftrain.config import PairsConfig
-from selftrain.records import Completion, Pair
+from selftrain.records import NO_GOLD, Completion, Pair
 from selftrain.seeding import stream
 from selftrain.similarity import Gold, Set, comparison_set, deduplicate, jaccard
-from selftrain.verify.numeric import NO_GOLD
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

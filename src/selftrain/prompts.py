@@ -16,7 +16,7 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
-from selftrain.calculator.annotation import Style, drop_trivial, split_for_training, to_bracket
+from selftrain.calculator.annotation import Style, drop_trivial, find, split_for_training, to_bracket
 from selftrain.calculator.forcing import ForcingTables, build_tables
 from selftrain.config import PromptConfig
 from selftrain.errors import ConfigError
@@ -48,13 +48,16 @@ class Codec:
 
     def prompt(self, question: str) -> tuple[int, ...]:
         """Ids of the prompt; an encoder's prompt ends with the end token, as T5 was trained."""
-        text = self.config.template.replace("{question}", question)
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        ids = self.tokenizer.encode(self.prompt_text(question), add_special_tokens=False)
         if self.encoder_decoder:
             return (*ids, self.eos_id)
         if self.config.bos and self.tokenizer.bos_token_id is not None:
             return (self.tokenizer.bos_token_id, *ids)
         return tuple(ids)
+
+    def prompt_text(self, question: str) -> str:
+        """The prompt that `prompt` has the ids of, without special tokens."""
+        return self.config.template.replace("{question}", self._spaced(question))
 
     def target(self, rationale: str) -> tuple[int, ...]:
         """Ids of a rationale in the records' angle writing, end token included."""
@@ -71,15 +74,32 @@ class Codec:
     def written(self, rationale: str) -> str:
         """A rationale as this vocabulary writes it."""
         if self.style == "angle":
-            return rationale
-        return one_line(to_bracket(drop_trivial(rationale)))
+            return self._spaced(rationale)
+        return one_line(self._spaced(to_bracket(drop_trivial(rationale))))
+
+    def _spaced(self, text: str) -> str:
+        return text if self.config.spacing == "plain" else space_operators(text, self.style)
 
     def text(self, ids: tuple[int, ...] | list[int]) -> str:
         """The text of a completion's ids, without end token and separator."""
-        kept = ids[:-1] if ids and ids[-1] == self.eos_id else ids
-        text = str(self.tokenizer.decode(list(kept), skip_special_tokens=False, clean_up_tokenization_spaces=False))
         separator = "" if self.encoder_decoder else self.config.separator
-        return text.removeprefix(separator) if separator else text
+        return self._decoded(self._without_end(ids)).removeprefix(separator)
+
+    def continuation(self, ids: tuple[int, ...] | list[int]) -> str:
+        """The text of a completion's ids as it goes on after the prompt: with the separator, without the end token.
+
+        Decoded behind another token, since some tokenizers drop the space at the beginning of a text.
+        """
+        if self.encoder_decoder:
+            return self.text(ids)
+        before = self.tokenizer.encode("=", add_special_tokens=False)
+        return self._decoded([*before, *self._without_end(ids)]).removeprefix(self._decoded(before))
+
+    def _without_end(self, ids: tuple[int, ...] | list[int]) -> tuple[int, ...] | list[int]:
+        return ids[:-1] if ids and ids[-1] == self.eos_id else ids
+
+    def _decoded(self, ids: tuple[int, ...] | list[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     @property
     def eos_id(self) -> int:
@@ -116,6 +136,27 @@ def _check_writable(tokenizer: PreTrainedTokenizerBase, style: Style) -> None:
             f"This tokenizer cannot write {sample!r}, so the calculator could not be called.",
             "Set prompt.annotation to 'auto', or to the other writing.",
         )
+
+
+def space_operators(text: str, style: Style) -> str:
+    """One space around operators and hyphens and after a dollar sign; annotations and the answer's line stay.
+
+    >>> space_operators("Tom-boy pays $5+3=$ [ 5 + 3 = 8 ] 8\n#### -8", "bracket")
+    'Tom - boy pays $ 5 + 3 = $ [ 5 + 3 = 8 ] 8\n#### -8'
+    """
+    body, mark, answer = text.rpartition("\n####")
+    if not mark:
+        body, answer = text, ""
+    pieces: list[str] = []
+    position = 0
+    for annotation in find(body, style):
+        pieces += [_space(body[position : annotation.start]), body[annotation.start : annotation.end]]
+        position = annotation.end
+    return "".join([*pieces, _space(body[position:])]) + mark + answer
+
+
+def _space(text: str) -> str:
+    return re.sub(r"[ ]*([-+*/=])[ ]*", r" \1 ", re.sub(r"\$(?=[\d.])", "$ ", text))
 
 
 def one_line(text: str) -> str:

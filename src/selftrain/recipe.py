@@ -94,8 +94,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 def _child(node: Any, part: str, path: str) -> Any:
     if isinstance(node, list):
         return node[_index(node, part, path)]
-    if isinstance(node.get(part), str) and part in ("train", "unlabelled", "validation"):
-        raise ConfigError(f"{path}: the recipe gives this set as one string; override the whole set instead.")
+    if isinstance(node.get(part), str) and part in ("train", "unlabelled", "validation", "samples"):
+        raise ConfigError(f"{path}: the recipe gives {part} as one string; override it as a whole.")
     if not isinstance(node.get(part), (dict, list)):
         node[part] = {}
     return node[part]

@@ -26,6 +26,7 @@ from typing import Any, Literal, TypeVar
 from selftrain.errors import DataError
 
 Outcome = Literal["right", "wrong", "unparsed", "timeout"]
+NO_GOLD = "none"  # a verdict's `source` where there was no gold answer to judge by
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class Problem:
 
     `rationale` is the whole target text, canonical annotations and the `#### answer` line included.
     `group` names what belongs together for clustered intervals (a template), `neighbour` the
-    highest word-set Jaccard similarity to any training question (filled for test rows).
+    highest word-set Jaccard similarity to any training question (filled for test rows). `verify` names the verifier
+    that judges answers to it (`selftrain.verify`).
     """
 
     id: str
@@ -47,6 +49,7 @@ class Problem:
     rationale: str | None = None
     group: str | None = None
     neighbour: float | None = None
+    verify: str = "numeric"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Verdict:
     """What a verifier says of one text: outcome, the answer it found, and why.
 
     An `unparsed` text is a loser like a wrong one (paper's code); a `timeout` is neither winner nor loser, and so is
-    any verdict given without a gold answer (`source` says so); see `pairing.py`.
+    any verdict given without a gold answer (`source` is `NO_GOLD`); see `pairing.py`.
     """
 
     outcome: Outcome

@@ -1,6 +1,7 @@
 """The stages of a run bound to its folder: what loop.py calls. Decides nothing about the algorithm.
 
     Runner(config, rundir, progress).run()
+    Runner(config, rundir, progress, stages_beyond(config, "0-warmup")).run()     # goes no further than that
 
 Each method is one stage: it names the stage's folder, inputs and settings, and hands over to `stages/`. Models
 travel as `ModelRef`s; weights are loaded where they are used, and weights that nothing needs any more are
@@ -10,8 +11,9 @@ released. Test sets are read by `evaluate` alone and by nothing that decides.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
+from selftrain.bench import Stopped
 from selftrain.config import RunConfig
 from selftrain.loop import self_train
 from selftrain.modelstore import ModelRef
@@ -63,14 +65,23 @@ def arms_of(config: RunConfig) -> list[Arm]:
 class Runner:
     """What loop.py calls `work`."""
 
-    def __init__(self, config: RunConfig, rundir: RunDir, progress: Progress) -> None:
+    def __init__(
+        self, config: RunConfig, rundir: RunDir, progress: Progress, beyond: Collection[str] = frozenset()
+    ) -> None:
         self.config, self.rundir, self.progress = config, rundir, progress
-        self.bench = Workbench(config, rundir, progress)
+        self.bench = Workbench(config, rundir, progress, beyond)
         self._main: ModelRef | None = None
         self._validation: dict[str, list[tuple[float, ModelRef]]] = {}
 
     def run(self) -> None:
-        """Every arm, the final evaluations, and the delivered model."""
+        """Every arm, the final evaluations, and the delivered model; with `beyond`, up to the first stage of these."""
+        try:
+            self._run()
+        except Stopped as stop:
+            self.rundir.journal("stopped", before=stop.stage)
+            self.progress.say(f"Stopped before {stop.stage}, as asked. The same command without --until goes on.")
+
+    def _run(self) -> None:
         self.bench.prepare()
         self.rundir.journal("environment", environment=this_environment(), device=self.bench.models.device)
         for arm in arms_of(self.config):
@@ -116,6 +127,10 @@ class Runner:
         """The weights that an SFT starts from (paper: always the base model)."""
         return base if self.config.schedule.start_from == "base" else model
 
+    def warm_up(self, base: ModelRef, labelled: StageResult) -> ModelRef:
+        """f' = SFT(f0, L), or the user's own model in its place."""
+        return self.bench.own_warmup or self.sft(base, labelled, "0-warmup")
+
     def sft(self, start: ModelRef, examples: StageResult, at: str) -> ModelRef:
         """f' = SFT(start, examples)."""
         return self.bench.sft(start, examples, at)
@@ -137,7 +152,7 @@ class Runner:
     def pair(self, samples: Sequence[Samples], iteration: Iteration) -> StageResult:
         """Right against wrong, from the pool of samples."""
         pool = samples if self.config.pairs.pool == "all" else samples[-1:]
-        return self.bench.pair(pool, iteration.name)
+        return self.bench.pair([*self.bench.brought_for("pairs"), *pool], iteration.name)
 
     def dpo(self, model: ModelRef, pairs: StageResult, iteration: Iteration) -> ModelRef:
         """f_d = DPO(f', pairs), or f' itself where there is nothing to learn from or the guard says so."""
@@ -157,7 +172,7 @@ class Runner:
     def select(self, samples: Sequence[Samples], iteration: Iteration) -> StageResult:
         """Right and distinct completions as examples, after the gold ones."""
         pool = samples if self.config.labels.pool == "all" else samples[-1:]
-        examples = self.bench.select(pool, iteration.name)
+        examples = self.bench.select([*self.bench.brought_for("labels"), *pool], iteration.name)
         self.bench.warn_if_unmoved(iteration.name)
         return examples
 

@@ -3,7 +3,7 @@
     done = sample("runs/quickstart/model", ["svamp=SVAMP.json", "my.jsonl"], "samples.jsonl", samples=8)
     print(done.table())
 
-The rows are `records.Completion`s in the order of the data, with verdicts where a problem has a gold number. The model
+The rows are `records.Completion`s in the order of the data, with verdicts where a problem has a gold answer. The model
 is asked as it was trained to be (its selftrain.json), with the calculator inside decoding. What can be refused is
 refused before weights are read (`samplejob`).
 
@@ -60,6 +60,7 @@ def sample(
     seed: int = 0,
     slots: int = 128,
     take: int | None = None,
+    verify: str = "numeric",
     calculator: bool = True,
     backend: str = "engine",
     progress: Progress | None = None,
@@ -78,6 +79,7 @@ def sample(
         seed: root of every draw's stream.
         slots: rows decoded at once.
         take: only the first so many problems of each set.
+        verify: what judges the answers of all sets, as `DataSpec.verify`.
         calculator: compute annotations while decoding.
         backend: what draws: "engine" is ours, "vllm" wants the extra of that name.
         progress: hears of each set and completion.
@@ -90,7 +92,7 @@ def sample(
     target = OutFile(Path(out))
     target.check_place()
     progress = progress or Silent()
-    sets = load_sets([data] if isinstance(data, str) else data, take, progress.say)
+    sets = load_sets([data] if isinstance(data, str) else data, take, progress.say, verify)
     job = prepare(model, sets, settings, progress.say)
     manifest = target.finished(job.identity)
     if manifest is not None:

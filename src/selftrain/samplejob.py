@@ -26,6 +26,7 @@ from selftrain.records import Problem
 from selftrain.sampling.base import SamplingParams
 from selftrain.sampling.vllm_support import check_codec, check_installed
 from selftrain.stages.sample import LABEL_TOLERANCE, SamplePlan
+from selftrain.verify import open_verifier
 from selftrain.weights import ResolvedWeights, resolve
 
 STAGE = "sample"
@@ -122,15 +123,20 @@ def check_settings(settings: Settings) -> None:
         check_installed()
 
 
-def load_sets(data: Sequence[str], take: int | None, say: Callable[[str], None]) -> dict[str, list[Problem]]:
+def load_sets(
+    data: Sequence[str], take: int | None, say: Callable[[str], None], verify: str = "numeric"
+) -> dict[str, list[Problem]]:
     """name -> problems of each set, with or without answers; a name that comes twice gets a number.
 
     Raises:
+        ConfigError: there is no such verifier.
         DataError: a set that cannot be read, or two problems of one id.
     """
 
+    open_verifier(verify)
+
     def read(text: str) -> tuple[str, list[Problem]]:
-        spec = spec_of(text)
+        spec = spec_of(text, verify)
         loaded = load(spec)
         for reason, count in loaded.skipped.items():
             say(f"{spec.label}: {count} rows skipped: {reason}")
@@ -141,9 +147,9 @@ def load_sets(data: Sequence[str], take: int | None, say: Callable[[str], None])
     return sets
 
 
-def spec_of(text: str) -> DataSpec:
+def spec_of(text: str, verify: str = "numeric") -> DataSpec:
     """`evaluate.parse_spec`, with rows of a file allowed to lack their answer."""
-    spec = parse_spec(text)
+    spec = parse_spec(text, verify)
     return spec.model_copy(update={"params": {"unanswered": True}}) if spec.source == "file" else spec
 
 

@@ -14,7 +14,7 @@ import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from selftrain.judged import FLEXIBLE, STRICT, is_right
+from selftrain.judged import FLEXIBLE, STRICT, is_right, num_timeouts
 from selftrain.records import Completion
 from selftrain.report.accuracy import counts
 from selftrain.report.text import clean, table
@@ -25,7 +25,7 @@ class SetFigures:
     """One set's completions, counted; JSON-ready. Shares are None where nothing could be judged.
 
     `problems` were sampled, `too_long` left out for their prompt, `unjudged` sampled but without a gold answer.
-    `tokens` and `calls` are means a completion.
+    `tokens` and `calls` are means a completion. `timeouts` got no verdict in time and count as not right.
     """
 
     name: str
@@ -40,6 +40,7 @@ class SetFigures:
     calls: float
     uncalculated: int
     cut_at_limit: int
+    timeouts: int = 0
 
 
 @dataclasses.dataclass(slots=True)
@@ -73,6 +74,7 @@ def figures_of(name: str, completions: Sequence[Completion], too_long: int) -> S
         calls=written["calls_per_completion"],
         uncalculated=written["uncalculated"],
         cut_at_limit=written["cut_at_limit"],
+        timeouts=num_timeouts(completions),
     )
 
 
@@ -84,10 +86,11 @@ def table_text(rows: Sequence[SetFigures], samples: int, drawn: Mapping[str, Dra
     )  # fmt: skip
     lines = table(header, [_cells(row, drawn.get(row.name, Drawn())) for row in rows])
     notes = [
-        f"{row.name}: {row.unjudged} of {row.problems} problems have no gold number; shares are of the others."
+        f"{row.name}: {row.unjudged} of {row.problems} problems have no gold answer; shares are of the others."
         for row in rows
         if 0 < row.unjudged < row.problems
     ]
+    notes += [f"{row.name}: {row.timeouts} completions were not judged in time." for row in rows if row.timeouts]
     return "\n".join(clean(line) for line in (*lines, *notes))
 
 

@@ -23,7 +23,7 @@ from selftrain.sampling.base import Request, SamplingParams
 from selftrain.sampling.engine import Engine
 from selftrain.seeding import derive_seed
 from selftrain.stages.sample import EVALUATION_TOLERANCE
-from selftrain.verify.numeric import judge
+from selftrain.verify import judge
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,6 +78,54 @@ def test_rows_without_answers_where_they_are_allowed(tmp_path: Path) -> None:
         load(spec(tmp_path, rows, params={"unanswered": 1}))
 
 
+def test_answers_that_are_letters(tmp_path: Path) -> None:
+    rows = [
+        {"question": "q?", "answer": "(b)", "solution": "It is larger."},
+        {"question": "r?", "answer": "C) seven"},
+        {"question": "s?", "solution": "Hence\n#### A."},
+        {"question": "t?", "answer": "A", "solution": "Hence\n#### B"},
+        {"question": "u?", "answer": "7"},
+    ]
+    loaded = load(spec(tmp_path, rows, verify="choice"))
+    assert [(problem.answer, problem.rationale) for problem in loaded.problems] == [
+        ("B", "It is larger.\n#### B"),
+        ("C", None),
+        ("A", "Hence\n#### A"),
+        ("7", None),
+    ]
+    assert {problem.verify for problem in loaded.problems} == {"choice"}
+    assert loaded.skipped == {"rationale ends in another answer": 1}
+    assert loaded.formats == {"letter": 3, "####": 1, "number": 1}
+    assert [failure.split(":")[0] for failure in prove_gold(loaded.problems)] == ["my/5"]
+
+
+def test_mathematical_answers_keep_their_writing(tmp_path: Path) -> None:
+    rows = [
+        {"problem": "q?", "answer": "1,2", "solution": "Both solve it."},
+        {"problem": "r?", "answer": "$\\boxed{x+1}$"},
+        {"problem": "s?", "solution": "So $\\boxed{\\frac{1}{2}}$."},
+        {"problem": "t?", "answer": "0.5", "solution": "So \\boxed{1/2}."},
+        {"problem": "u?", "answer": "2+3=5\n#### 5"},
+    ]
+    found = load(spec(tmp_path, rows, verify="symbolic")).problems
+    assert [(problem.answer, problem.rationale) for problem in found] == [
+        ("1,2", "Both solve it.\n#### 1,2"),
+        ("x+1", None),
+        ("\\frac{1}{2}", "So $\\boxed{\\frac{1}{2}}$.\n#### \\frac{1}{2}"),
+        ("0.5", "So \\boxed{1/2}.\n#### 1/2"),
+        ("5", "2+3=<<2+3=5>>5\n#### 5"),
+    ]
+
+
+def test_a_verifier_of_one_s_own_gets_answers_as_they_stand(tmp_path: Path) -> None:
+    rows = [{"question": "q?", "answer": " 1,000 pens "}, {"question": "r?", "answer": "So\n#### yes, no"}]
+    found = load(spec(tmp_path, rows, verify="any_module:any_function")).problems
+    assert [(problem.answer, problem.rationale) for problem in found] == [
+        ("1,000 pens", None),
+        ("yes, no", "So\n#### yes, no"),
+    ]
+
+
 def test_csv_and_json_list(tmp_path: Path) -> None:
     expected = [Problem("my/2", "a, b?", "3"), Problem("my/3", "c?", "4")]
     assert load(spec(tmp_path, 'question,answer\n"a, b?",3\nc?,4\n', "my.csv")).problems == expected

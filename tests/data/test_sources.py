@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from selftrain.config import DataSpec
-from selftrain.data import load, prove_gold
+from selftrain.data import gsm8k, load, prove_gold
 from selftrain.data.asdiv import NOT_ONE_NUMBER, single_number
 from selftrain.data.formula import NOT_ARITHMETIC, NOT_EQUAL
 from selftrain.errors import DataError
@@ -219,3 +219,23 @@ def test_real_gsm8k(data_dir: Path) -> None:
         assert prove_gold(loaded.problems) == []
         stated = [json.loads(line)["ans"] for line in path.read_text(encoding="utf-8").splitlines()]
         assert [float(problem.answer or "") for problem in loaded.problems] == stated
+
+
+def test_the_papers_split_of_gsm8k(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows whose question is in the list are the validation part, of a file as of the hub; nothing is in both."""
+    rows = [{**GSM8K_ROW, "question": f"{number} boxes?"} for number in range(3)]
+    monkeypatch.setattr(gsm8k, "_held_out", lambda: frozenset({gsm8k.question_key("1  BOXES")}))
+    text = "\n".join(map(json.dumps, rows))
+    parts = {
+        split: [problem.id for problem in load(spec(tmp_path, "gsm8k", "train.jsonl", text, split=split)).problems]
+        for split in ("paper-train", "paper-validation")
+    }
+    assert parts == {"paper-train": ["gsm8k/train-1", "gsm8k/train-3"], "paper-validation": ["gsm8k/train-2"]}
+    with pytest.raises(DataError, match="not from the hub"):
+        load(spec(tmp_path, "gsm8k", "train.jsonl", text, split="test"))
+
+
+def test_the_list_of_the_papers_split_is_that_of_the_real_files(data_dir: Path) -> None:
+    for name, split, count in (("train", "paper-train", 6705), ("dev", "paper-validation", 768)):
+        path = str(data_dir / "gsm8k" / f"{name}.jsonl")
+        assert len(load(DataSpec(source="gsm8k", path=path, split=split)).problems) == count

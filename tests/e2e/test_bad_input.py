@@ -34,6 +34,7 @@ def refused(done: subprocess.CompletedProcess[str], *expected: str) -> None:
         (["ask", "/no/such/folder", "?"], ["/no/such/folder"]),
         (["evaluate", "smollm2-135m", "--data", "nothing.jsonl"], ["nothing.jsonl"]),
         (["report", "/no/such/run"], ["/no/such/run"]),
+        (["compare", "/no/such/run", "/no/such/run"], ["/no/such/run"]),
         (["recipes", "show", "smoky"], ["Did you mean 'smoke'"]),
     ],
 )
@@ -55,6 +56,20 @@ def test_a_broken_data_line_is_named(tmp_path: Path, cli: Cli, line: str, expect
     refused(cli("run", "smoke", f"data.train={file}", cwd=tmp_path), "rows.jsonl", expected)
 
 
+def test_two_answer_formats_in_one_file_are_counted(tmp_path: Path, cli: Cli) -> None:
+    letters = ('{"question": "which one?", "answer": "It is B.\\n#### B"}',)
+    file = rows_file(tmp_path, *letters)
+    done = cli("run", "smoke", f"data.train={file}", cwd=tmp_path)
+    refused(done, "1 of 10 gold answers do not pass", "rows/10", "they are 9 number, 1 letter", "selftrain data check")
+
+
+def test_a_verifier_that_raises_is_told_with_its_traceback_and_the_row(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "checks.py").write_text("def f(text, answer):\n    return 1 / (int(answer) - 5) < 1\n")
+    spec = f"{{source: file, path: {rows_file(tmp_path)}, verify: 'checks:f'}}"
+    done = cli("run", "smoke", f"data.train={spec}", cwd=tmp_path)
+    refused(done, "The verifier checks:f raised ZeroDivisionError for row rows/5", "checks.py", "line 2, in f")
+
+
 def test_an_empty_data_file_is_named(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     refused(cli("run", "smoke", "data.train=empty.jsonl", cwd=tmp_path), "empty.jsonl")
@@ -69,5 +84,5 @@ def test_a_folder_of_another_run_is_refused_and_left_alone(smoke: Path, cli: Cli
 def test_help_teaches_and_is_quick_to_import(tmp_path: Path, cli: Cli) -> None:
     done = cli("--help", cwd=tmp_path)
     assert done.returncode == 0 and "selftrain run quickstart" in done.stdout
-    for verb in ("run", "ask", "evaluate", "report", "doctor", "recipes"):
+    for verb in ("run", "ask", "evaluate", "report", "compare", "doctor", "recipes"):
         assert cli(verb, "--help", cwd=tmp_path).returncode == 0

@@ -1,4 +1,4 @@
-"""A run folder made by hand, small enough to work out every figure on paper.
+"""A run folder made by hand, small enough to work out every figure on paper, and full of text that would run.
 
 Test set "first": 20 problems p0..p19 without groups. Right: base p0 (flexible only), warm-up p0..p4, sampler p0..p9,
 delivered p0..p3 and p5..p18. So warm-up 5, delivered 18, delivered alone 14 (p5..p18), warm-up alone 1 (p4).
@@ -27,15 +27,19 @@ from selftrain.rundir import RunDir, write_json
 
 FIRST, SECOND = "first", "second"
 BASE, WARMUP, DPO, FINAL = "b" * 64, "c" * 64, "d" * 64, "f" * 64
-HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> \x00\x1b[31m \u202eevil & \u2028"
+HOSTILE = (
+    "</pre></script><!--<script>window.pwned=1</script><img src=x onerror=window.pwned=2> "
+    "\x00\x1b[31m \u202eevil & \u2028"
+)
 FOR_PAIRS = {"u0": "RRR", "u1": "RWR", "u2": "WWW", "u3": "WRW"}
 FOR_LABELS = {"u0": "RR", "u1": "RR", "u2": "WR", "u3": "WW"}
 
 
 def completion(name: str, k: int, right: bool, *, model: str = "", stage: str = "", flexible: bool | None = None,
-               text: str | None = None, token_ids: tuple[int, ...] = (1, 2, 3, 4)) -> Completion:  # fmt: skip
-    """A judged completion of 4 tokens with one call of 2 forced tokens; a wrong answer is "W" and its k."""
-    answer = "42" if right else f"W{k}"
+               text: str | None = None, token_ids: tuple[int, ...] = (1, 2, 3, 4),
+               wrong: str = "W") -> Completion:  # fmt: skip
+    """A judged completion of 4 tokens with one call of 2 forced tokens; a wrong answer is `wrong` and its k."""
+    answer = "42" if right else f"{wrong}{k}"
     other = right if flexible is None else flexible
     text = f"6*7=<<6*7=42>>42 {name} {k}" if text is None else text
     return Completion(
@@ -45,10 +49,11 @@ def completion(name: str, k: int, right: bool, *, model: str = "", stage: str = 
 
 
 class Maker:
-    """Writes the stages of the run, in order; `until` names the last one."""
+    """Writes the stages of the run, in order; `until` names the last one, `right` what the delivered model can."""
 
-    def __init__(self, folder: Path, until: str | None, config: RunConfig) -> None:
+    def __init__(self, folder: Path, until: str | None, config: RunConfig, right: set[str] | None = None) -> None:
         self.folder, self.until, self.config, self.stopped = folder, until, config, False
+        self.right = ids("p", [0, 1, 2, 3, *range(5, 19)]) if right is None else right
 
     def make(self) -> Path:
         with RunDir.open(self.folder, self.config) as self.run:
@@ -97,7 +102,7 @@ class Maker:
         noted = {"num_right": 5, "num_exact": 1, "num_near": 0, "num_over_cap": 1, "cap": 3}
         self.records(f"{at}/select", "examples.jsonl", [*gold, *labels], noted)
         self.training(f"{at}/sft", BASE, FINAL, steps=6)
-        self.greedy(at, FIRST, FINAL, ids("p", [0, 1, 2, 3, *range(5, 19)]))
+        self.greedy(at, FIRST, FINAL, self.right)
         self.greedy(at, SECOND, FINAL, ids("q", range(6)))
 
     def without_calculator(self) -> None:
@@ -110,13 +115,16 @@ class Maker:
         write_jsonl(folder / "train.jsonl", train)
         write_jsonl(folder / "unlabelled.jsonl", [Problem("u3", "6 times 7?", "42", group="g3")])
         write_jsonl(folder / "validation.jsonl", list[Problem]())
-        first = [Problem(f"p{i}", f"{i}: {HOSTILE}", "42", neighbour=0.7 if i < 5 else 0.1) for i in range(20)]
+        first = [
+            Problem(f"p{i}", f"{i}: {HOSTILE}", "42" if i else HOSTILE, neighbour=0.7 if i < 5 else 0.1)
+            for i in range(20)
+        ]
         write_jsonl(folder / f"test-{FIRST}.jsonl", first)
         write_jsonl(
             folder / f"test-{SECOND}.jsonl", [Problem(f"q{i}", "?", "42", group=f"t{i // 2}") for i in range(8)]
         )
         row = {
-            "rows": 3, "with_rationale": 3, "groups": 3, "near_copies": 1, "source": "file", "path": "<a>.jsonl",
+            "rows": 3, "with_rationale": 3, "groups": 3, "near_copies": 1, "source": "file", "path": "=<a>.jsonl",
             "unusable": {"no <number>": 2}, "too_long": 4, "passed_over": {}, "rows_sha256": "e" * 64,
         }  # fmt: skip
         write_json(folder / "report.json", {"sets": {"train": row, "unlabelled": {**row, "rows": 1}}, "tests": []})
@@ -127,7 +135,7 @@ class Maker:
         rows = [
             completion(
                 name, 0, name in right, model=model, flexible=None if flexible is None else name in flexible,
-                text=f"{HOSTILE} <<6*7=42>>42 {name}",
+                text=f"{HOSTILE} <<6*7=42>>42 {name}", wrong=HOSTILE,
             )
             for name in sorted(names)
         ]  # fmt: skip
@@ -188,6 +196,26 @@ def tiny_config(*overrides: str) -> RunConfig:
 def finished(tmp_path: Path) -> Path:
     """The whole run."""
     return Maker(tmp_path / "tiny", None, tiny_config()).make()
+
+
+@pytest.fixture(scope="session")
+def hostile_text() -> str:
+    """Text that would run, were it not escaped: it stands in questions, answers, rationales and settings."""
+    return HOSTILE
+
+
+@pytest.fixture
+def rival(tmp_path: Path) -> Path:
+    """Another run on the same test sets, whose delivered model is right on p0..p9 of the first."""
+    return Maker(tmp_path / "rival", None, tiny_config("seed=2"), ids("p", range(10))).make()
+
+
+@pytest.fixture(scope="session")
+def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole run, in a folder and with a model and settings whose names would run too."""
+    config = tiny_config().model_copy(update={"model": f"models/{HOSTILE}", "description": f"'\"{HOSTILE}"})
+    folder = tmp_path_factory.mktemp("hostile") / "<img src=x onerror=window.pwned=3>"
+    return Maker(folder, None, config).make()
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ import pytest
 
 from selftrain.errors import ConfigError, DataError, RunError
 from selftrain.recipe import load_config
-from selftrain.report.account import cpu_name, environment, expected_stages, has_chat_template, lineage
+from selftrain.report.account import cpu_name, environment, has_chat_template, lineage
 from selftrain.report.collect import collect
+from selftrain.report.expected import expected_stages, stages_beyond
 from selftrain.report.files import RunFiles
 
 
@@ -69,7 +70,7 @@ def test_a_cut_run_says_what_is_missing_next(make_until: Callable[[str], Path]) 
     assert run["pending"][:3] == [
         "1-iteration/dpo",
         "1-iteration/sampler/evaluate/first",
-        "1-iteration/sample-for-labels",
+        "1-iteration/start/validate",
     ]
     assert run["pending"][-1] == "final/evaluate-without-calculator/first"
     assert "data" not in run["pending"] and "0-warmup/evaluate/first" not in run["pending"]
@@ -81,14 +82,34 @@ def test_a_resumed_run_is_unfinished_until_its_end(finished: Path) -> None:
     assert not RunFiles(finished).is_finished
 
 
-def test_expected_stages_of_baselines(finished: Path) -> None:
-    run = RunFiles(finished)
-    run.config = load_config("smoke", ["baselines=[st, sft-matched]"])
-    stages = list(expected_stages(run))
+def test_expected_stages_of_baselines() -> None:
+    stages = list(expected_stages(load_config("smoke", ["baselines=[st, sft-matched]"])))
     assert stages[:3] == ["data", "0-base/evaluate/made-up", "0-warmup/select"]
     assert "baseline-st/1-iteration/sft" in stages and "baseline-st/1-iteration/dpo" not in stages
     assert stages[-2:] == ["baseline-sft-matched/sft-matched/sft", "baseline-sft-matched/sft-matched/evaluate/made-up"]
     assert len(stages) == len(set(stages))
+
+
+def test_the_stages_beyond_a_stage_or_a_folder_of_stages() -> None:
+    config = load_config("smoke", ["baselines=[st]"])
+    stages = list(expected_stages(config))
+    after_pair = stages.index("1-iteration/pair") + 1
+    assert stages_beyond(config, "1-iteration/pair") == set(stages[after_pair:])
+    assert stages_beyond(config, "0-base") == set(stages[stages.index("0-warmup/select") :]), "not all of 0-base"
+    after_iteration = stages.index("1-iteration/validate") + 1
+    assert stages_beyond(config, "1-iteration/") == set(stages[after_iteration:])
+    assert stages_beyond(config, stages[-1]) == set()
+    with pytest.raises(
+        ConfigError, match="no stage '1-iteration/par'; stages: data, 0-base/evaluate/made-up"
+    ) as refused:
+        stages_beyond(config, "1-iteration/par")
+    assert refused.value.hint == "Did you mean '1-iteration/pair'?"
+
+
+def test_samples_and_an_own_warm_up_model_change_what_is_expected() -> None:
+    stages = list(expected_stages(load_config("smoke", ["warmup_model=mine", "data.samples=s.jsonl"])))
+    assert stages[:4] == ["data", "samples", "0-base/evaluate/made-up", "0-warmup/select"]
+    assert "0-warmup/sft" not in stages and "0-warmup/evaluate/made-up" in stages
 
 
 def test_a_folder_without_a_run_is_a_user_error(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from selftrain.report.figures import (
     accuracy_figure,
     cost_figure,
     dpo_figure,
+    iteration_figure,
     loss_figure,
 )
+from selftrain.report.progression import Line
 
 ROWS = [
     {"label": f"{kind} model", "kind": kind, "accuracy": 0.5, "low": 0.4, "high": 0.6} for kind in MODEL_MARKS
@@ -27,6 +29,10 @@ LOG = [
      "rejected_change_per_token": -0.1}
     for step in (1, 2, 3)
 ]  # fmt: skip
+LINES = [
+    Line(kind, kind, [(number, {"accuracy": 0.5, "low": 0.4, "high": 0.6}) for number in (0, 1, 2)])
+    for kind in ("iteration", "sampler", "baseline")
+]  # fmt: skip
 
 
 def draw() -> list[str]:
@@ -35,13 +41,14 @@ def draw() -> list[str]:
         cost_figure(COSTS, "Seconds"),
         loss_figure({"0-warmup/sft": LOG, "1-iteration/sft": LOG}, "Loss"),
         dpo_figure(LOG, "DPO"),
+        iteration_figure(LINES, "By iteration"),
     ]
 
 
 drawings = functools.cache(draw)
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 def test_svg_is_well_formed_named_and_alone(number: int) -> None:
     svg = drawings()[number]
     root = ElementTree.fromstring(svg)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -9,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from selftrain.report.collect import collect
 from selftrain.report.files import RunFiles
-from selftrain.report.html import before_and_after, compared_stages
+from selftrain.report.html import compared_stages, page, page_extras
+from selftrain.report.pages import embedded_json
+from selftrain.report.wording import before_and_after
 from selftrain.report.write import write_report
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -29,6 +35,7 @@ class Reader(HTMLParser):
         self.attributes: set[str] = set()
         self.text: list[str] = []
         self.marked: list[str] = []
+        self.scripts: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
@@ -51,7 +58,7 @@ class Reader(HTMLParser):
         self.open.pop()
 
     def handle_data(self, data: str) -> None:
-        self.text.append(data)
+        (self.scripts if self.open and self.open[-1] == "script" else self.text).append(data)
         if self.open and self.open[-1] == "mark":
             self.marked.append(data)
 
@@ -71,18 +78,39 @@ def test_all_sections_are_there_and_links_lead_somewhere(finished_page: str) -> 
     assert {link[1:] for link in reader.links if link.startswith("#")} >= {"done", "samples"}
 
 
-def test_nothing_is_loaded_and_nothing_runs(finished_page: str) -> None:
+def test_nothing_is_loaded_and_nothing_foreign_runs(finished_page: str) -> None:
     reader = read(finished_page)
-    assert not {"script", "img", "link", "iframe", "object", "form", "base"} & set(reader.tags)
+    assert not {"img", "link", "iframe", "object", "form", "base"} & set(reader.tags)
     assert not [name for name in reader.attributes if name.startswith("on")]
     assert [link for link in reader.links if not link.startswith("#")] == []
     assert "@import" not in finished_page and not re.search(r"url\((?!#)", finished_page)
-    assert "default-src 'none'" in finished_page
+
+
+def test_one_script_is_allowed_by_its_digest(finished_page: str) -> None:
+    data, script = read(finished_page).scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', finished_page)
+    assert policy is not None and policy[1].startswith("default-src 'none'; ")
+    assert policy[1].endswith(f"; script-src 'sha256-{digest}'")
+    assert json.loads(data)["sets"][0]["title"] == "test set first"
+    assert not set("<>&") & set(data)
+
+
+def test_our_scripts_turn_no_text_into_markup_and_call_nobody(finished_page: str) -> None:
+    script = read(finished_page).scripts[1]
+    for name in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "fetch("):
+        assert name not in script
+
+
+def test_embedded_json_cannot_end_its_element() -> None:
+    found = embedded_json({"a": "</script><!--\u2028\ud800&"})
+    assert found.isascii() and not set("<>&") & set(found)
+    assert json.loads(found)["a"] == "</script><!--\u2028\ud800&"
 
 
 def test_hostile_text_of_models_data_and_names_is_shown_as_text(finished_page: str) -> None:
     text = "".join(read(finished_page).text)
-    assert "<script>alert(1)</script>" in text and "<img src=x onerror=alert(2)>" in text
+    assert "<script>window.pwned=1</script>" in text and "<img src=x onerror=window.pwned=2>" in text
     assert "<i>did next to nothing</i>" in text
     assert "Test set second" in text
     assert "no <number>" in text and "<a>.jsonl" in text
@@ -130,6 +158,16 @@ def test_training_that_is_under_way_has_its_curve(make_until: Callable[[str], Pa
     results = write_report(folder)
     assert results["dpo"][0]["steps"] == 2 and not results["dpo"][0]["done"]
     assert "Training curves of 1-iteration/dpo" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_accuracy_by_iteration_is_drawn_where_there_are_two(finished: Path) -> None:
+    run = RunFiles(finished)
+    results = collect(run)
+    title = "Accuracy by iteration on test set 1"
+    assert title not in page(results, page_extras(run, results))
+    models = results["test_sets"][0]["models"]
+    models.append({**models[-1], "stage": "2-iteration/evaluate/first", "label": "iteration 2", "delivered": False})
+    assert title in page(results, page_extras(run, results))
 
 
 def test_before_and_after_have_every_k() -> None:

@@ -119,6 +119,8 @@ def test_health_of_nothing_and_unparsed() -> None:
     row = Completion("q", 0, (1,), "?", "length", strict=Verdict("unparsed", None))
     found = health({"q": [row]})
     assert (found["unparsed"], found["cut_at_limit"], found["all_wrong"]) == (1, 1, 1)
+    late = Completion("q", 1, (1,), "?", "eos", strict=Verdict("timeout"))
+    assert (health({"q": [row, late]})["timeouts"], health({"q": [row, late]})["unparsed"]) == (1, 1)
 
 
 def test_completions_are_ordered_by_k_whatever_the_file_says() -> None:

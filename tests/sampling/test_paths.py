@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from selftrain.models import LanguageModel, load_tokenizer
+from selftrain.sampling import kernels
 from selftrain.sampling.base import Request, SamplingParams
 from selftrain.sampling.engine import Engine
 from selftrain.sampling.llama_body import LlamaBody
@@ -83,8 +84,12 @@ def prompts(count: int) -> list[tuple[int, ...]]:
     return [tuple(torch.randint(1, 500, (size,), generator=generator).tolist()) for size in sizes]
 
 
+@pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("name", MODELS)
-def test_greedy_equals_generate(name: str, tokenizer: Any) -> None:
+def test_greedy_equals_generate(name: str, native: bool, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the compiled kernels, where they can be had, and without."""
+    if not native:
+        monkeypatch.setattr(kernels, "_library", lambda width: (None, "switched off"))
     model = model_of(name, tokenizer)
     asked = prompts(12)
     expected = []
@@ -98,6 +103,7 @@ def test_greedy_equals_generate(name: str, tokenizer: Any) -> None:
     said: list[str] = []
     outputs = Engine(model, num_slots=5, style="angle", say=said.append).generate(requests, GREEDY)
     assert ("no fast path" in "".join(said)) == (name == "gpt-neox")
+    assert native or ("switched off" in "".join(said)) == (name != "gpt-neox" and not name.startswith("t5"))
     assert [list(output.token_ids) for output in outputs] == expected
     assert len({output.token_ids for output in outputs}) > 6
 

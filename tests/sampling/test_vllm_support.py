@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from selftrain import api, doctor, workbench
+from selftrain import api, doctor, samplebench
 from selftrain.config import SamplingConfig
 from selftrain.errors import ConfigError
 from selftrain.modelstore import ModelRef
@@ -91,13 +91,13 @@ def test_a_run_is_refused_before_any_stage(monkeypatch: pytest.MonkeyPatch, tmp_
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A workbench whose stages only tell what they are made from."""
-    made: Any = workbench.Workbench.__new__(workbench.Workbench)
+    """A bench whose stages only tell what they are made from."""
+    made: Any = samplebench.SampleBench.__new__(samplebench.SampleBench)
     made.data_digest, made.asked = "data", []
     made.models = SimpleNamespace(restore=lambda model: made.asked.append(model), precision="fp32")
     made.codec = SimpleNamespace(style="angle")
     made.rundir, made.progress = SimpleNamespace(path=tmp_path), SimpleNamespace(say=print)
-    made._stage = lambda name, **given: given
+    made.stage = lambda name, **given: given
     yield made
 
 
@@ -122,7 +122,7 @@ def test_the_stage_closes_its_sampler(bench: Any, monkeypatch: pytest.MonkeyPatc
     closed: list[str] = []
     sampler = contextlib.closing(SimpleNamespace(close=lambda: closed.append("closed")))
     given: list[Any] = []
-    monkeypatch.setattr(workbench, "run_sampler", lambda *arguments: given.append(arguments) or sampler)
+    monkeypatch.setattr(samplebench, "run_sampler", lambda *arguments: given.append(arguments) or sampler)
     bench.config = load_config("smoke", ["sampling.backend=vllm"])
     plan = SamplePlan(1, PARAMS, (0,), 8, 40, LABEL_TOLERANCE, "s", "digest")
     model = ModelRef("sft", Path("m"), "digest")

@@ -71,6 +71,27 @@ def test_a_resumed_lora_training_is_bitwise_the_unbroken_one(llama: Any, pairs: 
     assert all(torch.equal(value, broken[name]) for name, value in whole.items())
 
 
+@with_peft
+@quiet
+def test_frozen_weights_may_be_bf16_and_are_merged_in_fp32(
+    family: Any, examples: list[Example], tmp_path: Path
+) -> None:
+    """Changes far below a bf16 step are in the merged weights; a model that bf16 holds exactly starts as itself."""
+    module = family.model().bfloat16()
+    before = {name: tensor.float() for name, tensor in module.state_dict().items()}
+    with adapters(module, LoRAConfig(rank=4), seed=7):
+        assert {p.dtype for p in module.parameters() if p.requires_grad} == {torch.float32}
+        assert {p.dtype for p in module.parameters() if not p.requires_grad} == {torch.bfloat16}
+        result = fit(module, family.sft(examples, epochs=4, learning_rate=1e-5), folder=tmp_path, precision="bf16")
+    after = module.state_dict()
+    assert result.steps > 1 and after.keys() == before.keys()
+    assert {tensor.dtype for tensor in after.values() if tensor.is_floating_point()} == {torch.float32}
+    changes = torch.cat([(after[name] - before[name]).flatten() for name in after])
+    assert 0 < float(changes.abs().max()) < 1e-4
+    lost = torch.cat([(after[name].bfloat16().float() - before[name]).flatten() for name in after])
+    assert int((lost != 0).sum()) < int((changes != 0).sum()) / 10
+
+
 def _reached(asked: Iterator[int], stop: int) -> bool:
     return next(asked) >= stop
 

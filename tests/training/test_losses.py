@@ -31,6 +31,29 @@ def test_token_log_probs_are_fp32_whatever_comes_in() -> None:
     assert found.item() == pytest.approx(1 - math.log(math.exp(1) + math.exp(2) + math.exp(4)), rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_token_log_probs_and_their_gradient_are_cross_entropys(dtype: torch.dtype) -> None:
+    """Over several chunks of rows, far and near logits, a weight a row."""
+    torch.manual_seed(0)
+    logits = (torch.randn(37, 50, dtype=torch.float64) * torch.linspace(0.1, 40, 37)[:, None]).to(dtype)
+    labels, weights = torch.randint(50, (37,)), torch.rand(37)
+    ours, theirs = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    found = token_log_probs(ours, labels)
+    expected = -torch.nn.functional.cross_entropy(theirs, labels, reduction="none")
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    assert ours.grad is not None and theirs.grad is not None and ours.grad.dtype == dtype
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=2e-5)
+    tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-6
+    torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=tolerance, atol=1e-6)
+    assert torch.equal(logits, ours.detach()), "the logits are left as they were"
+
+
+def test_token_log_probs_pass_gradcheck() -> None:
+    logits = torch.randn(19, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: token_log_probs(z, torch.arange(19) % 7), logits)
+
+
 def test_sum_by_row_keeps_rows_apart_and_empty_rows_at_zero() -> None:
     values = torch.tensor([-1.0, -2.0, -4.0, -8.0])
     assert sum_by_row(values, torch.tensor([0, 2, 2, 0]), 4).tolist() == [-9.0, 0.0, -6.0, 0.0]

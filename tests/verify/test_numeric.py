@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selftrain.records import Completion, Problem, Verdict
+from selftrain.verify import judge
 from selftrain.verify.numeric import (
     MAX_CHARS,
     MAX_DIGITS,
     NO_GOLD,
     flexible_answer,
-    judge,
     parse_number,
     strict_answer,
     verify,

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from selftrain.config.base import Section
-from selftrain.config.data import DataConfig, DataSpec, PromptConfig
+from selftrain.config.data import BroughtSamples, DataConfig, DataSpec, PromptConfig
 from selftrain.config.training import DPOConfig, LoRAConfig, OptimizerConfig, SFTConfig, TrainingConfig
 
 __all__ = [
-    "Arm", "CheckpointsConfig", "ComputeConfig", "DPOConfig", "DataConfig", "DataSpec", "EvaluationConfig",
-    "GuardConfig", "LabelsConfig", "LoRAConfig", "Method", "OptimizerConfig", "PairsConfig", "PromptConfig",
-    "RunConfig", "SFTConfig", "SamplingConfig", "ScheduleConfig", "Section", "TrainingConfig",
+    "Arm", "BroughtSamples", "CheckpointsConfig", "ComputeConfig", "DPOConfig", "DataConfig", "DataSpec",
+    "EvaluationConfig", "GuardConfig", "LabelsConfig", "LoRAConfig", "Method", "OptimizerConfig", "PairsConfig",
+    "PromptConfig", "RunConfig", "SFTConfig", "SamplingConfig", "ScheduleConfig", "Section", "TrainingConfig",
 ]  # fmt: skip
 
 Method = Literal["sft", "st", "dpo-st"]
@@ -145,6 +145,11 @@ class RunConfig(Section):
     description: str = ""
     model: str = Field(description="hub name, local folder, or a built-in: smollm2-135m, random-llama, random-t5")
     method: Method = Field("dpo-st", description="sft: warm-up only; st: Algorithm 1; dpo-st: Algorithm 2")
+    warmup_model: str | None = Field(
+        None,
+        description="your own SFT model (folder or hub name) in place of the warm-up's; later SFTs still start from "
+        "`model`; null: train it on data.train (paper)",
+    )
     baselines: list[Arm] = Field(
         default_factory=list, description="further arms on the same warm-up, compared in the report"
     )
@@ -160,3 +165,10 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     checkpoints: CheckpointsConfig = Field(default_factory=CheckpointsConfig)
+
+    @field_validator("warmup_model")
+    @classmethod
+    def _leaves_work(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("method") == "sft":
+            raise ValueError("method: sft trains the warm-up model and nothing else, so expected null")
+        return value

@@ -17,7 +17,7 @@ class DataSpec(Section):
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="how the report calls it; default: the source's name"
     )
     path: str | None = Field(None, description="local file; default: the hub data set of that source")
-    split: str | None = Field(None, description="split of a hub data set")
+    split: str | None = Field(None, description="split of a hub data set; gsm8k: paper-train, paper-validation too")
     fields: dict[str, str] = Field(
         default_factory=dict, description="file: our field -> the file's, e.g. question: prompt"
     )
@@ -25,6 +25,9 @@ class DataSpec(Section):
     groups: list[str] | None = Field(None, description="keep only problems of these groups (templates)")
     group_split: str | None = Field(
         None, description="'known' or 'unseen': part of a template split by hash (reasoning_gym sources with templates)"
+    )
+    verify: str = Field(
+        "numeric", description="what judges answers: numeric, choice, symbolic (extra math), or a MODULE:FUNCTION"
     )
     rationales: bool = Field(True, description="false: questions and answers only; their gold rationales are dropped")
     max_tokens: int | None = Field(None, ge=1, description="leave out problems with more prompt + rationale tokens")
@@ -50,6 +53,18 @@ def _spec_or_string(value: Any) -> Any:
 Spec = Annotated[DataSpec, BeforeValidator(_spec_or_string)]
 
 
+class BroughtSamples(Section):
+    """Answers made elsewhere: by another sampler, or by a stronger model (distillation)."""
+
+    path: str = Field(description="rows of text with the id or the question they answer (JSONL, JSON, CSV)")
+    use: Literal["both", "pairs", "labels"] = Field("both", description="pools of samples that they join")
+
+
+def _samples_or_string(value: Any) -> Any:
+    """`data.samples: my.jsonl` is short for `{path: my.jsonl}`."""
+    return {"path": value} if isinstance(value, str) else value
+
+
 class DataConfig(Section):
     """Which problems are learned from, and which only judge."""
 
@@ -57,6 +72,9 @@ class DataConfig(Section):
     unlabelled: Spec | None = Field(None, description="further questions with answers; U is L's questions plus these")
     validation: Spec | None = Field(None, description="read by decisions (the guard); never trained on")
     test: list[Spec] = Field(default_factory=list, description="read by no decision; the headline comes from the first")
+    samples: Annotated[BroughtSamples | None, BeforeValidator(_samples_or_string)] = Field(
+        None, description="answers made elsewhere to the questions of U, judged and pooled with the model's own (ours)"
+    )
     files: dict[str, str] = Field(
         default_factory=dict,
         description="source -> local file, for every set of that source that has no path of its own",
@@ -112,6 +130,9 @@ class PromptConfig(Section):
         " ", description="text between prompt and rationale (decoder-only models); learned, not given"
     )
     bos: bool = Field(False, description="begin the prompt with BOS (the paper trains with it, samples without: a bug)")
+    spacing: Literal["plain", "operators"] = Field(
+        "plain", description="operators: spaces around + - * / = and after $ in questions and rationales (paper: T5)"
+    )
     annotation: Literal["auto", "angle", "bracket"] = Field(
         "auto", description="<<1+1=2>> or [ 1 + 1 = 2 ]; auto: bracket where the vocabulary has no '<' (paper: T5)"
     )

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from selftrain.config import DataSpec
 from selftrain.data import arithmetic, asdiv, files, gsm8k, multiarith, reasoning_gym, svamp
-from selftrain.data.base import SOURCES, LoadedSet, load, prove_gold, rows_digest, source, whole_number
+from selftrain.data.base import SOURCES, LoadedSet, load, rows_digest, source, whole_number
+from selftrain.data.gold import prove_gold
 
 __all__ = ["SOURCES", "LoadedSet", "load", "prove_gold"]
 __all__ += ["asdiv", "files", "gsm8k", "multiarith", "reasoning_gym", "svamp"]

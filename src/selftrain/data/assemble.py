@@ -28,9 +28,9 @@ from selftrain.data.base import (
     load_key,
     load_source,
     narrow,
-    prove_gold,
     rows_digest,
 )
+from selftrain.data.gold import formats_of, gold_hint, prove_gold
 from selftrain.data.reasoning_gym import check_apart
 from selftrain.errors import DataError
 from selftrain.records import Problem
@@ -263,8 +263,9 @@ def _check(role: str, problems: Sequence[Problem]) -> None:
     if failures:
         shown = "; ".join(failures[:3])
         raise DataError(
-            f"data.{role}: {len(failures)} of {len(problems)} gold answers do not pass their own verifier: {shown}.",
-            "Answers must be numbers, and each rationale must end in its row's answer.",
+            f"data.{role}: {len(failures)} of {len(problems)} gold answers do not pass their own verifier: {shown}"
+            f"{formats_of(problems)}.",
+            gold_hint(problems),
         )
 
 

@@ -7,7 +7,7 @@ A source is a function from a `DataSpec` to a `LoadedSet`, registered by name wi
 usable problems in a stable order; which of them a set takes is `assemble`'s business. A row that is broken is a
 `DataError` with its line; a row that is sound but of no use here is skipped, with its reason counted.
 
-Leaves out: answers that are not numbers (kept as they stand; `prove_gold` says so), downloads (`hub`).
+Leaves out: answers that a set's verifier does not accept (kept as they stand; `gold` says so), downloads (`hub`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from selftrain.config import DataSpec
 from selftrain.errors import DataError, nearest
 from selftrain.records import Problem, to_dict
 from selftrain.seeding import derive_seed
-from selftrain.verify.numeric import verify
 
 KNOWN_SHARE = 0.75
 MAX_NUMBER_CHARS = 40
@@ -36,12 +35,16 @@ _NUMBER = re.compile(r"([-+]?)\s*\$?\s*((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.
 
 @dataclasses.dataclass(frozen=True)
 class LoadedSet:
-    """The problems of a source, rows skipped by reason, remarks, and a SHA-256 of the file or of the rows."""
+    """The problems of a source, rows skipped by reason, remarks, and a SHA-256 of the file or of the rows.
+
+    `formats` counts how a file writes its answers (`verify.formats`); empty where the source has one way.
+    """
 
     problems: list[Problem]
     skipped: dict[str, int]
     notes: list[str]
     digest: str
+    formats: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 Loader = Callable[[DataSpec, bool], LoadedSet]
@@ -56,6 +59,7 @@ class Source:
     takes_path: bool
     takes_fields: bool
     takes_task: bool
+    file_splits: frozenset[str]  # parts that a local file has too
 
 
 SOURCES: dict[str, Source] = {}
@@ -68,19 +72,20 @@ def source(
     takes_path: bool = True,
     takes_fields: bool = False,
     takes_task: bool = False,
+    file_splits: Iterable[str] = (),
 ) -> Callable[[Loader], Loader]:
     """Register a loader. `params=None` lets the loader check its parameters itself."""
 
     def register(loader: Loader) -> Loader:
         known = None if params is None else frozenset(params)
-        SOURCES[name] = Source(loader, known, takes_path, takes_fields, takes_task)
+        SOURCES[name] = Source(loader, known, takes_path, takes_fields, takes_task, frozenset(file_splits))
         return loader
 
     return register
 
 
 def load(spec: DataSpec, *, offline: bool = False) -> LoadedSet:
-    """The problems that a spec speaks of: source, `groups`, `group_split` and `rationales` applied, nothing else.
+    """The problems that a spec speaks of: source, groups, verifier and `rationales` applied, nothing else.
 
     Raises:
         DataError: an unknown source, fields that it has no use for, a broken file or row, or nothing usable.
@@ -115,11 +120,13 @@ def find_source(spec: DataSpec) -> tuple[str, str, Source]:
 
 def load_key(spec: DataSpec) -> str:
     """Equal for two specs exactly when `load_source` gives the same for both."""
-    return json.dumps([spec.source, spec.path, spec.split, spec.fields, spec.params], sort_keys=True, default=str)
+    return json.dumps(
+        [spec.source, spec.path, spec.split, spec.fields, spec.params, spec.verify], sort_keys=True, default=str
+    )
 
 
 def narrow(loaded: LoadedSet, spec: DataSpec) -> LoadedSet:
-    """The part of a loaded source that `groups` and `group_split` name; rationales dropped where asked.
+    """The part of a loaded source that `groups` and `group_split` name, with its verifier; rationales as asked.
 
     Raises:
         DataError: groups asked for that are not there, or nothing left.
@@ -131,6 +138,8 @@ def narrow(loaded: LoadedSet, spec: DataSpec) -> LoadedSet:
         raise DataError(f"{spec.label}: no problem is left after groups and group_split.")
     if not spec.rationales:
         problems = [dataclasses.replace(problem, rationale=None) for problem in problems]
+    if spec.verify != "numeric":
+        problems = [dataclasses.replace(problem, verify=spec.verify) for problem in problems]
     return dataclasses.replace(loaded, problems=problems)
 
 
@@ -171,7 +180,8 @@ def _check_fields(spec: DataSpec, found: Source, task: str) -> None:
         raise DataError(f"Source {name!r} has no parts, got {spec.source!r}.", f"Write source: {name}.")
     if spec.path is not None and not found.takes_path:
         raise DataError(f"Source {name!r} makes its problems itself, got path {spec.path!r}.", "Leave path out.")
-    if spec.split is not None and (spec.path is not None or not found.takes_path):
+    of_file = spec.path is not None and spec.split not in found.file_splits
+    if spec.split is not None and (of_file or not found.takes_path):
         raise DataError(f"{spec.label}: split names a part of a hub data set, and this set is not from the hub.")
     if spec.fields and not found.takes_fields:
         raise DataError(f"Source {name!r} knows its own columns, got fields {sorted(spec.fields)}.")
@@ -252,21 +262,6 @@ def rows_digest(problems: Iterable[Problem]) -> str:
     for problem in problems:
         digest.update(json.dumps(to_dict(problem), sort_keys=True).encode("ascii") + b"\n")
     return digest.hexdigest()
-
-
-def prove_gold(problems: Iterable[Problem]) -> list[str]:
-    """What is wrong with gold answers and rationales, by the verifier that judges the model's: "ID: reason".
-
-    Each rationale (or, without one, the bare line `#### answer`) must be judged right for its problem.
-    """
-    failures = []
-    for problem in problems:
-        text = problem.rationale if problem.rationale is not None else f"#### {problem.answer}"
-        verdict = verify(problem, text)
-        if verdict.outcome != "right":
-            why = verdict.reason or verdict.outcome
-            failures.append(f"{problem.id}: gold answer {problem.answer!r}, found {verdict.extracted!r} ({why})")
-    return failures
 
 
 def _counts(skipped: dict[str, int]) -> str:

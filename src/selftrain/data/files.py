@@ -3,7 +3,8 @@
     DataSpec(source="file", path="my.jsonl", fields={"question": "prompt", "answer": "target"})
 
 Our fields are question, answer, rationale, id and group; a column that is not mapped is looked for under its
-usual names (`USUAL_NAMES`). An answer that holds `####`, as GSM8K's, is split into rationale and answer.
+usual names (`USUAL_NAMES`). An answer that holds `####`, as GSM8K's, is split into rationale and answer; with
+`verify: symbolic` a rationale's last `\\boxed{}` counts too. Answers get the set's verifier's canonical writing.
 A rationale without annotations gets them where its plain equations are right (`params: {annotate: false}` leaves
 it as it is). Ids are "FILE/ID", or "FILE/LINE" without an id column. Rows without an answer are refused, or with
 `params: {unanswered: true}` taken as questions alone, for work that needs no answers (sampling).
@@ -25,6 +26,9 @@ from selftrain.data.reading import Row, open_path, read_rows
 from selftrain.errors import DataError, nearest
 from selftrain.records import Problem
 from selftrain.rundir import file_digest
+from selftrain.verify.choice import parse_choice
+from selftrain.verify.extract import last_boxed
+from selftrain.verify.formats import count_formats
 from selftrain.verify.numeric import parse_number
 
 MARK = "####"
@@ -52,7 +56,7 @@ def load_file(spec: DataSpec, offline: bool) -> LoadedSet:
     skipped: collections.Counter[str] = collections.Counter()
     lines: dict[str, str] = {}
     for row in rows:
-        made = _problem(row, columns, path.stem, annotate, unanswered)
+        made = _problem(row, columns, path.stem, spec.verify, annotate, unanswered)
         if made is None:
             skipped[OTHER_ANSWER] += 1
             continue
@@ -62,7 +66,9 @@ def load_file(spec: DataSpec, offline: bool) -> LoadedSet:
             )
         lines[made.id] = row.where
         problems.append(made)
-    return LoadedSet(problems, dict(skipped), [f"columns {dict(columns)}"], file_digest(path))
+    written = [text for row in rows if (text := _value(row, columns, "answer") or _value(row, columns, "rationale"))]
+    notes = [f"columns {dict(columns)}"]
+    return LoadedSet(problems, dict(skipped), notes, file_digest(path), count_formats(written))
 
 
 def _flag(spec: DataSpec, name: str, default: bool) -> bool:
@@ -113,24 +119,32 @@ def _names(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row.values))
 
 
-def _problem(row: Row, columns: Columns, stem: str, annotate: bool, unanswered: bool) -> Problem | None:
-    """The row's problem, without answer and rationale where it has none and may; None where they contradict."""
+def _problem(row: Row, columns: Columns, stem: str, verify: str, annotate: bool, unanswered: bool) -> Problem | None:
+    """The row's problem, without answer and rationale where it has none and may; None where they contradict.
+
+    Where equal answers can be written in many ways, the rationale keeps its own ending, for the verifier to judge.
+    """
     stated, steps = _value(row, columns, "answer"), _value(row, columns, "rationale")
     if stated is not None and MARK in stated:
         head, _, stated = stated.rpartition(MARK)
         steps = steps or head
+    last = None
     if steps is not None and MARK in steps:
         steps, _, last = steps.rpartition(MARK)
+    elif steps is not None and verify == "symbolic":
+        last = last_boxed(steps)
+    if last is not None:
         stated = stated or last
-        if _cleaned(last) != _cleaned(stated):
+        if verify in ("numeric", "choice") and _cleaned(last, verify) != _cleaned(stated, verify):
             return None
-    answer = _cleaned(stated) if stated and stated.strip() else None
+    answer = _cleaned(stated, verify) if stated and stated.strip() else None
     if answer is None and not unanswered:
         raise DataError(
             f"{row.where}: expected an answer in {columns.get('answer', columns.get('rationale'))!r}, got none.",
             "Every row needs an answer that can be checked.",
         )
-    rationale = with_answer(_annotated(steps, annotate), answer) if answer and steps and steps.strip() else None
+    ending = _cleaned(last, verify) if last and last.strip() else answer
+    rationale = with_answer(_annotated(steps, annotate), ending) if ending and steps and steps.strip() else None
     identity = _value(row, columns, "id") or row.key
     return Problem(
         f"{stem}/{identity}", row.text(columns["question"]), answer, rationale, _value(row, columns, "group")
@@ -147,8 +161,14 @@ def _value(row: Row, columns: Columns, ours: str) -> str | None:
     return row.checked(value if isinstance(value, str) else number_text(value) or str(value), columns[ours])
 
 
-def _cleaned(answer: str) -> str:
-    """The canonical writing of an answer that the verifier reads as a number ("5/2" too), else itself, stripped."""
+def _cleaned(answer: str, verify: str) -> str:
+    """The canonical writing of an answer that its verifier can read ("5/2": 2.5; "(b)": B), else itself, stripped."""
+    if verify == "choice":
+        return parse_choice(answer) or answer.strip()
+    if verify == "symbolic":
+        return (last_boxed(answer) or answer).strip()
+    if verify != "numeric":
+        return answer.strip()
     value = parse_number(answer)
     if value is None or Fraction(canonical(value)) != value:
         return answer.strip()

@@ -1,6 +1,7 @@
 """What a run was made of and what it cost: settings, versions, machine, data, stages, lineage of weights and labels.
 
-`run_facts`, `environment`, `data_facts`, `cost_results` and `lineage` are each a part of results.json.
+`run_facts`, `environment`, `data_facts`, `brought_samples`, `cost_results` and `lineage` are each a part of
+results.json.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import platform
-from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 from selftrain import __version__
 from selftrain.cost import PARTS, stage_cost, total
 from selftrain.hardware import num_cpus
-from selftrain.report.accuracy import Model, models_of
+from selftrain.judged import BROUGHT
+from selftrain.report.expected import expected_stages
 from selftrain.report.files import RunFiles
 from selftrain.rundir import read_json
 
@@ -73,39 +74,9 @@ def has_chat_template(folder: Path) -> bool | None:
     return None
 
 
-def expected_stages(run: RunFiles) -> Iterator[str]:
-    """The stages of a run of this configuration, in order; an iteration without pairs or a patient run has fewer."""
-    sets = run.test_sets
-    models = models_of(run.config)
-    yield "data"
-    for model in models:
-        if model.kind != "baseline":
-            yield from _stages_of(model, sets)
-    if sets and run.config.evaluation.without_calculator_rows:
-        yield from (f"{place}/evaluate-without-calculator/{sets[0]}" for place in ("0-base", "final"))
-    for model in models:
-        if model.kind == "baseline":
-            yield from _stages_of(model, sets)
-
-
-def _stages_of(model: Model, sets: Sequence[str]) -> Iterator[str]:
-    """What makes a model, and its evaluations."""
-    made_by: tuple[str, ...] = ("sample-for-labels", "select", "sft")
-    if model.kind == "sampler":
-        made_by = ("sample-for-pairs", "pair", "dpo")
-    elif model.kind == "warm-up":
-        made_by = ("select", "sft")
-    elif model.key == "sft-matched":
-        made_by = ("sft",)
-    elif model.kind == "base":
-        made_by = ()
-    yield from (f"{model.at.removesuffix('/sampler')}/{kind}" for kind in made_by)
-    yield from (model.stage(name) for name in (sets[:1] if model.kind in ("base", "sampler") else sets))
-
-
 def pending_stages(run: RunFiles) -> list[str]:
     """The expected stages that are not finished."""
-    return [stage for stage in expected_stages(run) if not run.is_done(stage)]
+    return [stage for stage in expected_stages(run.config) if not run.is_done(stage)]
 
 
 def environment(run: RunFiles) -> dict[str, Any]:
@@ -154,6 +125,26 @@ def data_facts(run: RunFiles) -> dict[str, Any]:
     return dict(report.get("sets", {})) if isinstance(report, dict) else {}
 
 
+def brought_samples(run: RunFiles) -> dict[str, Any] | None:
+    """Samples made elsewhere: how they matched and were judged, and how much of each pool's yield is theirs."""
+    spec = run.config.data.samples
+    if spec is None or not run.is_done(BROUGHT):
+        return None
+    origins = {stage: rows for stage in run.manifests if (rows := _origins(run, stage))}
+    theirs = {stage: sum(f"{BROUGHT}#" in origin for origin in rows) for stage, rows in origins.items()}
+    yields = [{"stage": stage, "of_them": count, "all": len(origins[stage])} for stage, count in theirs.items()]
+    return {**run.figures(BROUGHT), "use": spec.use, "yields": yields}
+
+
+def _origins(run: RunFiles, stage: str) -> list[str]:
+    """Where the pairs or pseudo-labels of a stage come from; both sides of a pair in one text."""
+    if stage.endswith("/pair"):
+        return [f"{pair.chosen_from} {pair.rejected_from}" for pair in run.pairs(stage)]
+    if stage.endswith("/select"):
+        return [row.origin for row in run.examples(stage) if row.origin != "gold"]
+    return []
+
+
 def cost_results(run: RunFiles) -> dict[str, Any]:
     """Seconds, tokens and FLOPs per stage, per part of the run, and in all."""
     headline = run.test_sets[0] if run.test_sets else None
@@ -176,8 +167,11 @@ def cost_results(run: RunFiles) -> dict[str, Any]:
 def lineage(run: RunFiles) -> dict[str, Any]:
     """Which weights were trained from which, and which weights wrote the pseudo-labels that were trained on."""
     base = base_digest(run)
-    made_by = {base: "base"} if base else {}
-    models = [{"stage": "base", "weights": base, "from": None, "from_weights": None}] if base else []
+    own = next((str(event["digest"]) for event in reversed(run.events("warmup-weights"))), None)
+    given = [(name, digest) for name, digest in (("base", base), ("warmup_model", own)) if digest]
+    made_by = {digest: name for name, digest in reversed(given)}
+    made_by |= {str(run.figures(BROUGHT)["sha256"]): BROUGHT} if run.is_done(BROUGHT) else {}
+    models = [{"stage": name, "weights": digest, "from": None, "from_weights": None} for name, digest in given]
     for stage in run.manifests:
         figures = run.figures(stage)
         if stage.endswith(("/sft", "/dpo")) and figures.get("weights"):

@@ -19,6 +19,7 @@ from selftrain.report.files import RunFiles
 
 NEIGHBOUR = 0.6  # word-set Jaccard to a training question from which a test row counts as having a neighbour
 ARM_LABELS = {"st": "plain ST", "st-matched": "plain ST, equal samples", "sft-matched": "SFT on labelled, equal steps"}
+WARM_UP_LABELS = {False: "warm-up (SFT on labelled)", True: "warm-up (your own model)"}
 NAMES = {"base": "the base model", "warm-up": "the warm-up model"}  # in sentences
 
 
@@ -45,7 +46,7 @@ def models_of(config: RunConfig) -> list[Model]:
     """Every model that a run of this configuration evaluates, in the order of the table."""
     models = [
         Model("base", "base model, zero-shot", "base", "0-base"),
-        Model("warm-up", "warm-up (SFT on labelled)", "warm-up", "0-warmup"),
+        Model("warm-up", WARM_UP_LABELS[config.warmup_model is not None], "warm-up", "0-warmup"),
     ]
     numbers = range(1, config.schedule.iterations + 1)
     for number in numbers if config.method != "sft" else ():

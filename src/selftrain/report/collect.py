@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from selftrain.report.account import cost_results, data_facts, environment, lineage, run_facts
+from selftrain.report.account import brought_samples, cost_results, data_facts, environment, lineage, run_facts
 from selftrain.report.accuracy import headline, test_set_results
 from selftrain.report.files import RunFiles
 from selftrain.report.learning import learning_results
@@ -30,6 +30,7 @@ def collect(run: RunFiles) -> dict[str, Any]:
         "warnings": warnings_of(run),
         "cost": cost_results(run),
         "data": data_facts(run),
+        "brought": brought_samples(run),
         "environment": environment(run),
         "lineage": lineage(run),
     }

@@ -1,4 +1,4 @@
-"""The report's figures as inline SVG: accuracies, seconds, loss curves, the DPO curves.
+"""The report's figures as inline SVG: accuracies, also by iteration, seconds, loss curves, the DPO curves.
 
 Every mark differs from the others by colour (Okabe and Ito's, which colour-blind people tell apart) *and* by shape,
 line style or hatching. Text stays text, so that it is searched and read aloud. Equal input gives equal bytes.
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from selftrain.report.progression import Line
 
 WIDTH_INCH = 5.4
 FONT_PT = 10
@@ -69,6 +71,30 @@ def accuracy_figure(rows: Sequence[Mapping[str, Any]], title: str) -> str:
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("right answers, %")
         axes.grid(axis="x", color="#dddddd", linewidth=0.7)
+    return out[0]
+
+
+def iteration_figure(lines: Sequence[Line], title: str) -> str:
+    """Accuracy with whiskers against iteration, one line an arm; lines stand a little apart so that none hides."""
+    with _figure(3.0 + 0.18 * len(lines), title) as (figure, out):
+        axes = figure.subplots()
+        for place, line in enumerate(lines):
+            colour, marker, filled = MODEL_MARKS[line.kind]
+            colour = colour if line.kind != "baseline" else (VERMILION, GREEN, GREY)[place % 3]
+            at = [number + 0.06 * (place - (len(lines) - 1) / 2) for number, _ in line.points]
+            middle, low, high = (
+                [100 * found[name] for _, found in line.points] for name in ("accuracy", "low", "high")
+            )
+            axes.vlines(at, low, high, color=colour, linewidth=1.4)
+            axes.plot(
+                at, middle, label=_short(line.label), color=colour, marker=marker, markersize=7, linewidth=1.8,
+                linestyle=LINE_STYLES[place % len(LINE_STYLES)], markerfacecolor=colour if filled else "white",
+            )  # fmt: skip
+        _count_steps(axes, "iteration")
+        axes.set_ylim(0, 100)
+        axes.set_ylabel("right answers, %")
+        axes.grid(axis="y", color="#dddddd", linewidth=0.7)
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=FONT_PT - 1)
     return out[0]
 
 
@@ -134,10 +160,10 @@ def _title(axes: Axes, text: str) -> None:
     axes.set_title(text, loc="left", fontsize=FONT_PT)
 
 
-def _count_steps(axes: Axes) -> None:
+def _count_steps(axes: Axes, what: str = "optimiser step") -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlabel("optimiser step")
+    axes.set_xlabel(what)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

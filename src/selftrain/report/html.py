@@ -1,22 +1,22 @@
-"""The page: results as one self-contained HTML file, no network, no script; readable on a phone and in print.
+"""The page of a run: results as one self-contained HTML file; readable on a phone and in print.
 
     page(results, page_extras(run, results))
 
-Everything that is not our own markup is escaped, model text and names from the configuration alike; a content
-security policy in the page forbids it to load or run anything. jinja2 is imported when a page is made.
+`pages` puts it together and says how it is kept safe; here are its figures, its sentences and what else it shows.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from typing import Any
 
 from selftrain.cost import PARTS
 from selftrain.report import wording
-from selftrain.report.figures import accuracy_figure, cost_figure, dpo_figure, loss_figure
+from selftrain.report.browse import run_browser
+from selftrain.report.figures import accuracy_figure, cost_figure, dpo_figure, iteration_figure, loss_figure
 from selftrain.report.files import RunFiles
+from selftrain.report.pages import render
+from selftrain.report.progression import by_iteration
 from selftrain.report.samples import samples_to_read
 
 Json = Mapping[str, Any]
@@ -26,17 +26,17 @@ METHODS = {
     "st": "self-training (ST)",
     "dpo-st": "DPO-augmented self-training (DPO-ST)",
 }
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def page_extras(run: RunFiles, results: Json) -> dict[str, Any]:
-    """What the page shows and results.json does not hold: training logs, and samples to read."""
+    """What the page shows and results.json does not hold: training logs, samples to read, and the sample browser."""
     trained = [stage for stage in _trainings(run) if run.steps(stage)]
     test_set = results["test_sets"][0] if results["test_sets"] else None
     before, after = compared_stages(test_set) if test_set else (None, None)
     return {
         "curves": {stage: run.steps(stage) for stage in trained},
         "samples": samples_to_read(run, test_set["name"], before, after) if test_set else [],
+        "browser": run_browser(run, results["test_sets"]),
     }
 
 
@@ -55,31 +55,13 @@ def compared_stages(test_set: Json) -> tuple[str | None, str | None]:
     return before, after["stage"] if after else None
 
 
-def page(results: Json, extras: Json) -> str:
-    """The whole page."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_visible
-    )
-    environment.filters.update({
-        name: getattr(wording, name)
-        for name in ("percent", "interval", "share", "shown", "seconds_text", "count", "flops_text")
-    })  # fmt: skip
-    environment.filters["before_and_after"] = before_and_after
-    template = (resources.files("selftrain.report") / "page.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
-        **results, **extras, story=" ".join(story(results)), figures=_figures(results, extras), parts=PARTS,
-        config_text=_yaml(results["run"]["config"]), pending_word=wording.PENDING,
+def page(results: Json, extras: Json, version: str = "") -> str:
+    """The whole page; with a `version` it is a live one (`serve`)."""
+    return render(
+        "page.html.j2", version=version, made_by=", ".join(results["environment"]["selftrain"]), **results, **extras,
+        story=" ".join(story(results)), figures=_figures(results, extras), parts=PARTS,
+        config_text=_yaml(results["run"]["config"]),
     )  # fmt: skip
-
-
-def before_and_after(dpo: Json) -> Iterator[dict[str, Any]]:
-    """Lines of the DPO table: pass@k and maj@k, before and after, at every k that either side has."""
-    for field, title in (("pass_at", "pass"), ("maj_at", "majority")):
-        before, after = ({row["k"]: row for row in (dpo[side] or {}).get(field, [])} for side in ("before", "after"))
-        for k in sorted(before | after):
-            yield {"name": f"{title}@{k}", "before": before.get(k), "after": after.get(k)}
 
 
 def _yaml(config: Json) -> str:
@@ -88,26 +70,23 @@ def _yaml(config: Json) -> str:
     return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
 
 
-def _visible(value: Any) -> Any:
-    """Control characters of untrusted text, those that turn its direction too, as a visible sign; None as nothing."""
-    if value is None:
-        return ""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", value) if type(value) is str else value
-
-
 def _figures(results: Json, extras: Json) -> dict[str, Any]:
-    """SVG by name; `accuracy` and `dpo` by test set and stage."""
+    """SVG by name; `accuracy` and `iterations` by test set, `dpo` by stage."""
     from markupsafe import Markup
 
-    accuracy = {}
+    accuracy, iterations = {}, {}
     for number, test_set in enumerate(results["test_sets"], start=1):
         rows = [_dot(row) for row in test_set["models"] if row["accuracy"]]
         if rows:
             accuracy[test_set["name"]] = Markup(accuracy_figure(rows, f"Accuracy of each model on test set {number}"))
+        if lines := by_iteration(test_set["models"]):
+            title = f"Accuracy by iteration on test set {number}"
+            iterations[test_set["name"]] = Markup(iteration_figure(lines, title))
     curves, costs = extras["curves"], results["cost"]["stages"]
     losses = {stage: rows for stage, rows in curves.items() if stage.endswith("/sft")}
     return {
         "accuracy": accuracy,
+        "iterations": iterations,
         "cost": Markup(cost_figure(costs, "Seconds of each stage")) if costs else "",
         "loss": Markup(loss_figure(losses, "Training loss of each SFT")) if losses else "",
         "dpo": {

@@ -12,7 +12,7 @@ import collections
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from selftrain.judged import changed_fraction, is_right
+from selftrain.judged import changed_fraction, is_right, num_timeouts
 from selftrain.metrics import maj_at_k, mean_pass_at_k
 from selftrain.records import Completion
 from selftrain.report.accuracy import accuracy_of, counts
@@ -159,6 +159,7 @@ def health(samples: Samples) -> dict[str, Any]:
         "all_wrong_share": all_wrong / max(num, 1),
         "mixed_share": (num - all_right - all_wrong) / max(num, 1),
         "unparsed": sum(c.strict is None or c.strict.outcome == "unparsed" for c in rows),
+        "timeouts": num_timeouts(rows),
         "forced_share": written["forced_tokens"] / max(written["tokens"], 1),
         **written,
     }

@@ -1,5 +1,7 @@
 """The results as a Markdown page to keep beside code: tables, seconds a stage, versions, seeds, digests; no paths.
 
+Names from the configuration are escaped: no page that shows this turns them into markup.
+
 Path("docs/results/quickstart.md").write_text(results_markdown(results))
 """
 
@@ -8,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from selftrain.report.tables import Cell, Table, tables
 from selftrain.report.text import body_lines
-from selftrain.report.wording import seconds_text
+from selftrain.report.wording import seconds_text, visible
 
 Json = Mapping[str, Any]
 
@@ -19,23 +22,24 @@ def results_markdown(results: Json) -> str:
     run, environment = results["run"], results["environment"]
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     lines = [
-        f"# {run['name']}",
+        f"# {escaped(run['name'])}",
         "",
-        run["config"]["description"] + ".",
+        escaped(run["config"]["description"]) + ".",
         "",
         "```",
         *body_lines(results),
         "```",
         "",
+        *_plain_tables(results),
         "## Seconds, tokens, FLOPs",
         "",
         *_cost(results["cost"]),
         "",
         "## How it was made",
         "",
-        f"- `selftrain run {run['name']}`",
-        f"- Seed {run['seed']}; method `{run['method']}`; model `{run['model']}` "
-        f"({run['weights_source'] or 'built in'}).",
+        f"- `selftrain run {escaped(run['name'])}`",
+        f"- Seed {run['seed']}; method `{run['method']}`; model `{escaped(run['model'])}` "
+        f"({escaped(run['weights_source'] or 'built in')}).",
         f"- {environment['cpu']}, {environment['cores']} cores, {environment['system']}; "
         f"precision {', '.join(run['precision'])}.",
         *_speed(environment["matrix_gflops"]),
@@ -44,6 +48,41 @@ def results_markdown(results: Json) -> str:
         *_lineage(results["lineage"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it stands: no element, no table cell, no code span or link begins or ends in it.
+
+    >>> escaped("<b>|`x`")
+    '&lt;b&gt;&#124;&#96;x&#96;'
+    """
+    signs = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "[": "&#91;", "\n": " "}
+    return "".join(signs.get(character, character) for character in visible(text))
+
+
+def _plain_tables(results: Json) -> Iterator[str]:
+    """The comparisons and what selection kept; accuracies stand in the block above, stages below."""
+    for table in tables(results):
+        if table.name in ("comparisons", "selection") and table.rows:
+            yield from (f"## {table.name.capitalize()}", "", *markdown_table(table), "")
+
+
+def markdown_table(table: Table) -> Iterator[str]:
+    """A table in Markdown, without columns that are empty throughout; numbers to the right."""
+    columns = [place for place in range(len(table.header)) if any(row[place] not in (None, "") for row in table.rows)]
+    numbers = [all(isinstance(row[place], int | float | None) for row in table.rows) for place in columns]
+    yield "| " + " | ".join(table.header[place].replace("_", " ") for place in columns) + " |"
+    yield "|" + "|".join("--:" if number else "---" for number in numbers) + "|"
+    for row in table.rows:
+        yield "| " + " | ".join(_cell(row[place]) for place in columns) + " |"
+
+
+def _cell(cell: Cell) -> str:
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, float):
+        return f"{cell:.4g}"
+    return "" if cell is None else f"{cell:,}" if isinstance(cell, int) else escaped(cell)
 
 
 def _cost(cost: Json) -> Iterator[str]:

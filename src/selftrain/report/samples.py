@@ -1,6 +1,6 @@
 """Completions to read: the same problem answered by two models, and where the calculator wrote.
 
-    samples_to_read(run, accuracies)   # [{"change": "wrong to right", "question": ..., "before": {...}, ...}, ...]
+    samples_to_read(run, "first", before, after)   # [{"change": "wrong to right", "question": ..., ...}, ...]
 
 First come problems that the delivered model answers rightly and the warm-up model wrongly, and the other way
 round; then, where there are too few, problems on which the two agree. Which ones is decided by a hash of their
@@ -33,9 +33,17 @@ def samples_to_read(run: RunFiles, test_set: str, before: str | None, after: str
         before: evaluation stage of the first model; None or unfinished: nothing to show.
         after: of the second model; None or unfinished: the first alone is shown.
     """
-    first = {c.problem_id: c for c in (run.evaluation(before) if before else None) or []}
-    second = {c.problem_id: c for c in (run.evaluation(after) if after else None) or []}
-    common = [p for p in run.problems(f"test-{test_set}") if p.id in first and (not second or p.id in second)]
+    first = (run.evaluation(before) if before else None) or []
+    second = (run.evaluation(after) if after else None) or []
+    return choose(run.problems(f"test-{test_set}"), first, second)
+
+
+def choose(
+    problems: Sequence[Problem], before: Sequence[Completion], after: Sequence[Completion]
+) -> list[dict[str, Any]]:
+    """At most `IN_ALL` of the problems that both models answered; all that the first did where `after` is empty."""
+    first, second = ({c.problem_id: c for c in completions} for completions in (before, after))
+    common = [p for p in problems if p.id in first and (not second or p.id in second)]
     common.sort(key=lambda problem: derive_seed("samples to read", problem.id))
     rows = [_row(problem, first[problem.id], second.get(problem.id)) for problem in common]
     chosen: list[dict[str, Any]] = []

@@ -28,6 +28,7 @@ def body_lines(results: Json) -> list[str]:
         lines += ["", *_test_set(test_set, told)]
     dpo = [line for row in results["dpo"] for line in _dpo(row)]
     lines += ["", *dpo] if dpo else []
+    lines += [_brought(results["brought"])] if results.get("brought") else []
     lines += [f"warning: {row['message']} ({row['stage']})" for row in results["warnings"]]
     return [clean(line) for line in lines]
 
@@ -100,6 +101,18 @@ def _dpo(row: Json) -> Iterator[str]:
             f"{pick(before['pass_at'], k):.1%} -> {pick(now['pass_at'], k):.1%}; distinct right texts "
             f"{before['distinct_right']} -> {now['distinct_right']}"
         )
+
+
+def _brought(found: Json) -> str:
+    """What samples made elsewhere came to."""
+    yields = "".join(
+        f"; {row['stage']}: {row['of_them']} of {row['all']} {'pairs' if row['stage'].endswith('/pair') else 'labels'}"
+        for row in found["yields"]
+    )
+    return (
+        f"samples from {found['file']}: {found['matched']} of {found['rows']} rows answer {found['questions']} "
+        f"questions, {found['right']} are right{yields}"
+    )
 
 
 def _ending(results: Json) -> Iterator[str]:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 PENDING = "not there yet"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """Control characters of untrusted text, those that turn its direction too, as a visible sign."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def percent(accuracy: Mapping[str, Any] | None) -> str:
@@ -66,3 +73,11 @@ def flops_text(value: float | None) -> str:
         return "-" if value is None else "0"
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa}e{int(exponent)}"
+
+
+def before_and_after(dpo: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Lines of the DPO table: pass@k and maj@k, before and after, at every k that either side has."""
+    for field, title in (("pass_at", "pass"), ("maj_at", "majority")):
+        before, after = ({row["k"]: row for row in (dpo[side] or {}).get(field, [])} for side in ("before", "after"))
+        for k in sorted(before | after):
+            yield {"name": f"{title}@{k}", "before": before.get(k), "after": after.get(k)}

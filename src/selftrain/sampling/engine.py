@@ -40,6 +40,7 @@ from selftrain.sampling.paths import (
     make_body,
     make_products,
     plain_path_reason,
+    why_without_kernels,
 )  # fmt: skip
 from selftrain.sampling.slots import Ints, Slots
 from selftrain.seeding import uniforms
@@ -132,6 +133,8 @@ class Engine:
         reason = plain_path_reason(self.model.module)
         if reason:
             self.say(f"decoding through the model's own forward, which is slower: {reason}")
+        if reason := why_without_kernels(self.model.module):
+            self.say(f"decoding without compiled kernels, which is slower: {reason}")
         return make_products(self.model.module)
 
     def _halve(self, num_slots: int) -> None:

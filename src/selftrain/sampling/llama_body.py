@@ -2,13 +2,14 @@
 
 The arithmetic is the transformers module's, over its own weights, with three differences: the projections of
 query, key and value are one product, as are gate and up (`linear.Product`); prompts are packed, so no padding goes
-through a product; and the query heads that share a key head attend together, so keys are not repeated.
+through a product; and the query heads that share a key head attend together, so keys are not repeated. What lies
+between the products is torch's (`TorchPieces`), or on a CPU compiled C (`kernels.Kernels`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,12 @@ from torch.nn import functional
 from selftrain.models import head_logits
 from selftrain.sampling.bodies import Prompts, prompts_and_owners
 from selftrain.sampling.cache import Batch, SlotCache
+from selftrain.sampling.kernels import Kernels, compiled
 from selftrain.sampling.linear import Product
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 ROPE_TYPES = ("default", "linear", "llama3")  # angles that depend on the position alone
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+Attend = Callable[[int, Tensor], Tensor]
 
 
 def why_not(module: nn.Module) -> str:
@@ -37,6 +39,47 @@ def why_not(module: nn.Module) -> str:
     if config.model_type == "mistral" and getattr(config, "sliding_window", None) is not None:
         return "sliding attention has no fast path"
     return ""
+
+
+class Pieces(Protocol):
+    """What a layer does between its products, over hidden states [N, D]."""
+
+    def add_norm(self, hidden: Tensor, delta: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
+        """hidden + delta (perhaps in place), and its RMS norm."""
+        ...
+
+    def gate(self, gate_up: Tensor) -> Tensor:
+        """silu(gate) * up of [N, 2 I], gate first."""
+        ...
+
+
+class TorchPieces:
+    """`Pieces` by torch, on any device."""
+
+    def __init__(self, module: Any) -> None:
+        self.activation = module.base_model.layers[0].mlp.act_fn
+
+    def add_norm(self, hidden: Tensor, delta: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
+        """See `Pieces`."""
+        hidden = hidden if delta is None else hidden + delta
+        return hidden, norm(hidden)
+
+    def gate(self, gate_up: Tensor) -> Tensor:
+        """See `Pieces`."""
+        gate, up = gate_up.chunk(2, -1)
+        out: Tensor = self.activation(gate) * up
+        return out
+
+
+def kernels_of(module: Any) -> tuple[Kernels | None, str]:
+    """The compiled pieces for a model; None on a GPU, or where they cannot be had, and then why."""
+    config, weight = module.config, module.base_model.embed_tokens.weight
+    if weight.device.type != "cpu":
+        return None, ""
+    if config.hidden_act != "silu":
+        return None, f"there are none for {config.hidden_act}"
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return compiled(weight.dtype, width, config.num_attention_heads // config.num_key_value_heads)
 
 
 class LlamaProducts:
@@ -62,6 +105,8 @@ class LlamaBody:
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.width = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.products = products
+        self.kernels, _ = kernels_of(module)
+        self.pieces: Pieces = self.kernels or TorchPieces(module)
         weight = base.embed_tokens.weight
         self.device = weight.device
         self.cache = SlotCache(
@@ -83,15 +128,16 @@ class LlamaBody:
             out[rows, columns] = packed
             return out.transpose(1, 2)
 
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        def attend(layer: int, projected: Tensor) -> Tensor:
+            query, key, value = self._turned(projected, columns)
             keys, values = padded(key), padded(value)
             self.cache.put(layer, keys, values, owners, flat)
             out = functional.scaled_dot_product_attention(
                 padded(query), keys, values, is_causal=True, enable_gqa=self.heads != self.kv_heads
             )
-            return out.transpose(1, 2)[rows, columns]
+            return out.transpose(1, 2)[rows, columns].flatten(1)
 
-        hidden = self._forward(ids[rows, columns], columns, attend)
+        hidden = self._forward(ids[rows, columns], attend)
         return self._logits(hidden[lengths.cumsum(0) - 1]), [len(prompt) for prompt in prompts]
 
     def step(self, batch: Batch) -> Tensor:
@@ -99,34 +145,40 @@ class LlamaBody:
         self.cache.begin(batch)
         mask = self.cache.causal_mask()[:, None, None]  # [N, 1, 1, visible]
 
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        def attend(layer: int, projected: Tensor) -> Tensor:
+            if self.kernels is not None:
+                keys, values = self.cache.keys[layer], self.cache.values[layer]
+                return self.kernels.attend(projected, self.cos, self.sin, keys, values, batch.slots, batch.positions)
+            query, key, value = self._turned(projected, batch.positions)
             self.cache.write(layer, key, value)
-            return self.cache.attend(layer, query.unflatten(1, (self.kv_heads, -1)), mask).flatten(1, 2)
+            return self.cache.attend(layer, query.unflatten(1, (self.kv_heads, -1)), mask).flatten(1)
 
-        hidden = self._forward(batch.tokens, batch.positions, attend)
+        hidden = self._forward(batch.tokens, attend)
         return self._logits(hidden[: batch.num_rows])
 
     def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """See `Body`."""
         self.cache.move(sources, targets)
 
-    def _forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """Hidden states [N, D] of N tokens; `attend` takes layer, query [N, H, d], key and value [N, KV, d]."""
+    def _forward(self, tokens: Tensor, attend: Attend) -> Tensor:
+        """Hidden states [N, D] of N tokens, normed for the head; `attend` takes a layer's number and projections."""
         hidden: Tensor = self.base.embed_tokens(tokens)
-        cos, sin = self.cos[positions], self.sin[positions]  # [N, 1, d]
-        turned = self.heads + self.kv_heads
+        delta: Tensor | None = None
         for number, layer in enumerate(self.layers):
-            projected = self.products.qkv[number](layer.input_layernorm(hidden))
-            parts = projected.unflatten(-1, (-1, self.width))  # [N, H + 2 KV, d]
-            query, key = rotate(parts[:, :turned], cos, sin).split([self.heads, self.kv_heads], dim=1)
-            out = attend(number, query, key, parts[:, turned:]).flatten(1)
-            hidden = hidden + self.products.o[number](out)
-            gate, up = self.products.gate_up[number](layer.post_attention_layernorm(hidden)).chunk(2, -1)
-            hidden = hidden + self.products.down[number](layer.mlp.act_fn(gate) * up)
-        return hidden
+            hidden, normed = self.pieces.add_norm(hidden, delta, layer.input_layernorm)
+            delta = self.products.o[number](attend(number, self.products.qkv[number](normed)))
+            hidden, normed = self.pieces.add_norm(hidden, delta, layer.post_attention_layernorm)
+            delta = self.products.down[number](self.pieces.gate(self.products.gate_up[number](normed)))
+        return self.pieces.add_norm(hidden, delta, self.base.norm)[1]
+
+    def _turned(self, projected: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query [N, H, d] and key [N, KV, d] at their rotary positions, and value [N, KV, d]."""
+        parts = projected.unflatten(-1, (-1, self.width))  # [N, H + 2 KV, d]
+        turned = rotate(parts[:, : self.heads + self.kv_heads], self.cos[positions], self.sin[positions])
+        return turned[:, : self.heads], turned[:, self.heads :], parts[:, self.heads + self.kv_heads :]
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return head_logits(self.module, self.base.norm(hidden), self.products.head)
+        return head_logits(self.module, hidden, self.products.head)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

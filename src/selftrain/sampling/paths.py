@@ -19,7 +19,7 @@ from selftrain.models import is_encoder_decoder
 from selftrain.sampling.bodies import Body, CausalBody
 from selftrain.sampling.cache import storage_bytes
 from selftrain.sampling.graphs import GraphedBody
-from selftrain.sampling.llama_body import LlamaBody, LlamaProducts, why_not
+from selftrain.sampling.llama_body import LlamaBody, LlamaProducts, kernels_of, why_not
 from selftrain.sampling.t5_body import T5Body, T5Products
 
 SLOTS = 128
@@ -83,6 +83,11 @@ def make_body(module: nn.Module, products: Products, shape: Shape) -> Body:
 def plain_path_reason(module: nn.Module) -> str:
     """Why a model is decoded through its own transformers forward; empty where it takes a fast path."""
     return "" if is_encoder_decoder(module) else why_not(module)
+
+
+def why_without_kernels(module: nn.Module) -> str:
+    """Why a fast path on a CPU has to do without compiled kernels; empty where it has them, or needs none."""
+    return "" if is_encoder_decoder(module) or plain_path_reason(module) else kernels_of(module)[1]
 
 
 def auto_slots(module: nn.Module, prompt_tokens: int, new_tokens: int) -> int:

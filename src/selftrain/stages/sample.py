@@ -2,7 +2,7 @@
 
 One stage serves both, since they differ in temperature, K and tolerance only. Judged at once and written in
 shards, then as one completions.jsonl. Problems whose prompt is over the limit are counted and left out; completions
-of a problem without a gold number are kept without verdicts.
+of a problem without a gold answer that its verifier can use are kept without verdicts.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from selftrain.judged import COMPLETIONS, is_right
+from selftrain.judged import COMPLETIONS, is_right, num_timeouts
 from selftrain.processes import ALONE, Team
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
-from selftrain.records import Completion, Problem, write_jsonl
+from selftrain.records import NO_GOLD, Completion, Problem, write_jsonl
 from selftrain.rundir import Figures
 from selftrain.sampling.base import Generated, Request, Sampler, SamplingParams
 from selftrain.sampling.units import collect, read_shard, shards
 from selftrain.seeding import SeedPart, derive_seed
-from selftrain.verify.numeric import judge, parse_number
+from selftrain.verify import judge
 
 LABEL_TOLERANCE = Fraction(0)  # paper's code: labels need exact equality
 EVALUATION_TOLERANCE = Fraction(1, 10_000)  # paper's code: evaluation
@@ -113,6 +113,7 @@ def _counted(completions: Sequence[Completion]) -> Figures:
         "calls": sum(c.calls for c in completions),
         "uncalculated": sum(c.uncalculated for c in completions),
         "cut_at_limit": sum(c.stop == "length" for c in completions),
+        "timeouts": num_timeouts(completions),
     }
 
 
@@ -127,8 +128,9 @@ def _found(completions: Sequence[Completion]) -> str:
     judged = [completion for completion in completions if completion.strict is not None]
     if completions and not judged:
         return f"{len(completions)} completions, none with a gold answer to judge by"
-    right = sum(is_right(completion) for completion in judged)
-    return f"{right} of {len(judged)} right ({right / max(len(judged), 1):.1%})"
+    right, timeouts = sum(is_right(completion) for completion in judged), num_timeouts(judged)
+    late = f", {timeouts} not judged in time" if timeouts else ""
+    return f"{right} of {len(judged)} right ({right / max(len(judged), 1):.1%}){late}"
 
 
 def _judged(
@@ -162,7 +164,8 @@ def _judged(
 
 
 def _with_verdicts(problem: Problem, completions: list[Completion], tolerance: Fraction) -> list[Completion]:
-    """The completions judged; as they are where the problem has no gold number."""
-    if problem.answer is None or parse_number(problem.answer) is None:
+    """The completions judged; as they are where the problem has no gold answer to judge by."""
+    if problem.answer is None:
         return completions
-    return judge(problem, completions, tolerance=tolerance)
+    judged = judge(problem, completions, tolerance=tolerance)
+    return completions if any(c.strict is not None and c.strict.source == NO_GOLD for c in judged) else judged

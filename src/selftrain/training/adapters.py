@@ -4,7 +4,9 @@
         fit(module, objective, folder=folder)       # trains the adapters alone
     save_model(...)                                 # a plain model again
 
-The rest of the product never sees an adapter: what a stage hands on is a whole model. The frozen weights stay fp32.
+The rest of the product never sees an adapter: what a stage hands on is a whole model. Adapters are fp32. Where the
+arithmetic is bf16 the frozen weights are held in bf16 too, 2 bytes each (exact for a model that was published in bf16);
+they are merged in fp32, on the CPU, since an adapter's small changes would vanish in bf16 weights.
 """
 
 from __future__ import annotations
@@ -57,6 +59,20 @@ def adapters(module: nn.Module, config: LoRAConfig, seed: int) -> Iterator[None]
     )
     torch.manual_seed(seed)
     tuner = LoraModel(module, settings, "default")
+    for parameter in tuner.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
     yield
+    if any(parameter.dtype != torch.float32 for parameter in module.parameters()):
+        module.to("cpu", torch.float32)
     tuner.merge_and_unload()
     module.requires_grad_(True)
+
+
+def weights_precision(config: LoRAConfig, precision: str) -> str:
+    """What weights are loaded in for a training: fp32 where they are trained, the arithmetic's where they are frozen.
+
+    >>> weights_precision(LoRAConfig(rank=8), "bf16"), weights_precision(LoRAConfig(), "bf16")
+    ('bf16', 'fp32')
+    """
+    return precision if config.rank else "fp32"

@@ -7,12 +7,15 @@ about (`objective.py`), and losses without a reference.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 PreferenceLoss = Literal["dpo", "ipo", "hinge"]
+CHUNK_ROWS = 16  # of logits handled at once on a CPU: in fp32 they stay in its cache
 
 
 def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
@@ -25,7 +28,47 @@ def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         [N], at most 0.
     """
-    return -functional.cross_entropy(logits.float(), labels, reduction="none")
+    found: Tensor = _TokenLogProbs.apply(logits, labels)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    """log p = (z - max) - log sum exp(z - max); its gradient onehot(label) - p is computed again from the logits.
+
+    So nothing of size [N, V] is made in fp32, and only the logits, which the head's gradient needs anyway, are kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        tops, sums = [], []
+        for part in _chunks(logits):
+            top = part.amax(dim=-1, keepdim=True)
+            tops.append(top)
+            sums.append(part.sub_(top).exp_().sum(dim=-1, keepdim=True))
+        top, log_sum = torch.cat(tops), torch.cat(sums).log_()
+        ctx.save_for_backward(logits, labels, top, log_sum)
+        return (logits.gather(1, labels[:, None]).to(top.dtype) - top - log_sum)[:, 0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logits, labels, top, log_sum = ctx.saved_tensors
+        found, start = torch.empty_like(logits), 0
+        for part in _chunks(logits):
+            rows = slice(start, start + len(part))
+            weights = -gradient[rows, None].to(part.dtype)
+            part.sub_(top[rows]).sub_(log_sum[rows]).exp_().mul_(weights)
+            part.scatter_add_(1, labels[rows, None], -weights)
+            found[rows] = part
+            start = rows.stop
+        return found, None
+
+
+def _chunks(logits: Tensor) -> Iterator[Tensor]:
+    """Copies of some rows at a time, in fp32 (fp64 stays)."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    rows = CHUNK_ROWS if logits.device.type == "cpu" else max(1, len(logits))
+    for part in logits.split(rows):
+        yield part.to(wide, copy=True)
 
 
 def sum_by_row(token_values: Tensor, rows: Tensor, num_rows: int) -> Tensor:

@@ -23,13 +23,12 @@ answer isn't strictly parsed, so it is not imitated, and values are exact fracti
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Literal
 
-from selftrain.records import Completion, Problem, Verdict
+from selftrain.records import NO_GOLD, Problem, Verdict
 
 Mode = Literal["strict", "flexible"]
 
@@ -37,7 +36,6 @@ MARK = "####"
 MAX_CHARS = 20_000  # flexible looks at the end of a longer text
 MAX_ANSWER_CHARS = 200  # after `####`, in a box, after "answer is"
 MAX_DIGITS = 100
-NO_GOLD = "none"  # a verdict's `source` where there was no gold answer to judge by
 
 _CURRENCY = "[$£€¥₹]"
 _PLAIN = r"(?:[0-9]++(?:,[0-9]++)*+(?:\.[0-9]*+)?+|\.[0-9]++)"
@@ -57,7 +55,7 @@ _DASHES = str.maketrans(
 )
 _ANNOTATION = re.compile(r"<<[^<>\n]{0,200}(?:>>|\Z)|(?<!\\)\[[^\[\]=\n]{0,200}=[^\[\]\n]{0,200}(?:\]|\Z)")
 _LATEX = re.compile(r"\\[dt]?frac ?\{ ?([0-9.]{1,30}) ?\} ?\{ ?([0-9.]{1,30}) ?\}")
-_NEXT_QUESTION = re.compile(r"\n[ \t#*]{0,10}(?:question|problem|q)[ \t#*0-9]{0,10}:", re.IGNORECASE)
+NEXT_QUESTION = re.compile(r"\n[ \t#*]{0,10}(?:question|problem|q)[ \t#*0-9]{0,10}:", re.IGNORECASE)
 _ANSWER = re.compile(r"\banswer\b(?:[^\n0-9=:]{0,40}?\b(?P<is>is|are)\b:?|[^\n0-9A-Za-z]{0,10}?[:=])", re.IGNORECASE)
 _MINUS = re.compile(rf"(?P<left>(?:.*[^ ])?)(?P<gap> *)-(?P<space> ?)(?:{_CURRENCY} ?)?\Z", re.DOTALL)
 _SENTENCE_END = re.compile(r"\n|[.!?](?=\s|\Z)")
@@ -111,16 +109,10 @@ def verify(problem: Problem, text: str, *, mode: Mode = "strict", tolerance: Fra
     return _verdict(problem.answer, found, _why_none(text, mode), tolerance)
 
 
-def judge(problem: Problem, completions: Sequence[Completion], tolerance: Fraction = Fraction(0)) -> list[Completion]:
-    """All completions of one problem with `strict` and `flexible` filled in, in the given order."""
-    return [
-        dataclasses.replace(
-            completion,
-            strict=verify(problem, completion.text, mode="strict", tolerance=tolerance),
-            flexible=verify(problem, completion.text, mode="flexible", tolerance=tolerance),
-        )
-        for completion in completions
-    ]
+def verdicts(problem: Problem, text: str, tolerance: Fraction) -> tuple[Verdict, Verdict]:
+    """The strict and the flexible verdict of one text."""
+    strict = verify(problem, text, mode="strict", tolerance=tolerance)
+    return strict, verify(problem, text, mode="flexible", tolerance=tolerance)
 
 
 def _verdict(answer: str | None, found: Fraction | None, why_none: str, tolerance: Fraction) -> Verdict:
@@ -152,7 +144,7 @@ def _flexible(text: str) -> Fraction | None:
     if strict is not None:
         return strict
     plain = _plain(text)
-    question = _NEXT_QUESTION.search(plain)
+    question = NEXT_QUESTION.search(plain)
     if question is not None:
         found = _from_free_text(plain[: question.start()])
         if found is not None:

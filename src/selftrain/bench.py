@@ -1,0 +1,135 @@
+"""What every stage of a run is made with, and how a stage is bound to its folder.
+
+`Bench.prepare` brings models, codec, problems and samples made elsewhere; samplebench.py adds the stages that sample,
+workbench.py those that select and train. A stage's key is the digest of its inputs (the digests of earlier stages or
+weights) and of the settings that it reads. Stages in `beyond` are not begun: `Stopped` ends the run there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import RunConfig
+from selftrain.data.reading import open_path
+from selftrain.errors import SelftrainError
+from selftrain.hardware import matrix_flops
+from selftrain.judged import BROUGHT
+from selftrain.models import config_is_encoder_decoder, load_tokenizer
+from selftrain.modelstore import ModelStore
+from selftrain.progress import Progress
+from selftrain.prompts import Codec
+from selftrain.rundir import Figures, RunDir, StageResult, Work, file_digest
+from selftrain.sampling.vllm_support import check_model
+from selftrain.stages.brought import EXPECTED_FILE, run_brought
+from selftrain.stages.data import load_sets, run_data
+
+
+class Stopped(SelftrainError):
+    """The run was asked to begin no stage from this one on."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(stage)
+        self.stage = stage
+
+
+class Bench:
+    """Config, folder, models, codec and problems of one run."""
+
+    def __init__(
+        self, config: RunConfig, rundir: RunDir, progress: Progress, beyond: Collection[str] = frozenset()
+    ) -> None:
+        self.config, self.rundir, self.progress, self.beyond = config, rundir, progress, beyond
+        self.models = ModelStore(config, rundir, progress)
+
+    def prepare(self) -> None:
+        """Weights, codec, the sets of problems, and the samples made elsewhere."""
+        if self.config.compute.threads:
+            import torch
+
+            torch.set_num_threads(self.config.compute.threads)
+        self.base = self.models.base()
+        trust = self.config.compute.trust_remote_code
+        self.codec = Codec.build(
+            load_tokenizer(self.base.path, trust), self.config.prompt, config_is_encoder_decoder(self.base.path, trust)
+        )
+        check_model(self.config.sampling, self.config.model, self.codec)
+        self.own_warmup = self.models.own_warmup(self.base)
+        self.progress.say(
+            f"{self.config.name}: {self.config.method} with {self.config.model}, {self.models.device}, "
+            f"{self.models.precision}; run folder {self.rundir.path}"
+        )
+        result = self.stage(
+            "data",
+            inputs={"tokenizer": self.base.digest},
+            settings={
+                "data": self.config.data.model_dump(mode="json", exclude={"samples"}),
+                "prompt": self.config.prompt.model_dump(),
+                "targets": self.config.training.max_target_tokens,
+            },
+            work=lambda folder: run_data(folder, self.config, self.codec, self.progress),
+        )
+        self.sets = load_sets(result.folder)
+        self.data_digest = result.digest
+        self._brought = self._bring()
+
+    def _bring(self) -> StageResult | None:
+        """The samples made elsewhere as a stage, judged and tokenised; None where the run has none."""
+        spec = self.config.data.samples
+        if spec is None:
+            return None
+        file = open_path(spec.path, EXPECTED_FILE)
+        result = self.stage(
+            BROUGHT,
+            inputs={"data": self.data_digest, "file": file_digest(file)},
+            settings={},
+            work=lambda folder: run_brought(
+                folder, file, self.sets.questions, codec=self.codec, progress=self.progress
+            ),
+        )
+        for message in result.figures["warnings"]:
+            self.warn(message, BROUGHT)
+        return result
+
+    def brought_for(self, use: str) -> list[StageResult]:
+        """The samples made elsewhere that join a pool, "pairs" or "labels"."""
+        spec = self.config.data.samples
+        joins = spec is not None and spec.use in ("both", use)
+        return [self._brought] if joins and self._brought is not None else []
+
+    def warn(self, message: str, stage: str) -> None:
+        """Say it now and keep it for the report; nothing where the message is empty."""
+        if message:
+            self.progress.say(f"warning: {message}")
+            self.rundir.journal("warning", stage=stage, message=message)
+
+    def stage(
+        self, name: str, *, inputs: dict[str, str], settings: dict[str, Any], work: Work, together: bool = False
+    ) -> StageResult:
+        """A stage's result; it runs where it is not finished.
+
+        `together`: the stage computes on the device, and all processes of a team take part.
+
+        Raises:
+            Stopped: it lies beyond the point where the run is to stop, and is not finished.
+        """
+
+        def timed(folder: Path) -> Figures:
+            if together and self.rundir.team.is_main:
+                flops = matrix_flops(self.models.device, self.models.precision)
+                self.rundir.journal("speed", stage=name, flops=round(flops))
+            return work(folder)
+
+        if name in self.beyond and self.rundir.team.any(self.rundir.finished(name, inputs, settings) is None):
+            raise Stopped(name)
+        result = self.rundir.stage(name, inputs=inputs, settings=settings, work=timed, together=together)
+        if result.skipped:
+            self.progress.begin(name)
+            self.progress.end(skipped=True)
+        return result
+
+
+def digests(pool: Sequence[StageResult]) -> dict[str, str]:
+    """name -> digest of each stage of a pool."""
+    return {result.name: result.digest for result in pool}

@@ -1,0 +1,136 @@
+"""The stages of a run that sample: for pairs and labels, and greedily for evaluation and validation.
+
+Two models meet equal seeds, since streams depend on iteration, question and k. Test sets are read by evaluation alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain import guard
+from selftrain.bench import Bench
+from selftrain.judged import COMPLETIONS, accuracy_of, changed_fraction
+from selftrain.modelstore import ModelRef
+from selftrain.prompts import chat_prompt
+from selftrain.records import Completion, Problem, read_jsonl
+from selftrain.rundir import Figures, StageResult
+from selftrain.sampling.base import Sampler, SamplingParams
+from selftrain.sampling.engine import Engine
+from selftrain.sampling.vllm_sampler import run_sampler
+from selftrain.stages.sample import EVALUATION_TOLERANCE, LABEL_TOLERANCE, SamplePlan, run_sample
+
+
+class SampleBench(Bench):
+    """The bench with a sampler on it."""
+
+    def sample(self, model: ModelRef, num_samples: int, iteration: int, name: str) -> StageResult:
+        """K samples a question of U. Streams depend on iteration, question and k: two models meet equal seeds."""
+        sampling = self.config.sampling
+        params = SamplingParams(
+            sampling.temperature, sampling.top_k, sampling.top_p, sampling.max_new_tokens, sampling.calculator
+        )
+        seed = (self.config.seed, "sample", iteration)
+        return self._sample_stage(name, model, self.sets.questions, num_samples, params, seed, LABEL_TOLERANCE)
+
+    def evaluate(self, model: ModelRef, at: str) -> None:
+        """Greedy on the test sets: all of them, but only the first for the base model and for samplers."""
+        names = list(self.sets.tests)
+        for name in names[:1] if at == "0-base" or at.endswith("/sampler") else names:
+            self._evaluate(model, f"{at}/evaluate/{name}", self.sets.tests[name], calculator=True)
+
+    def evaluate_without_calculator(self, model: ModelRef, at: str) -> None:
+        """The first rows of the first test set once more, with the calculator off."""
+        rows = self.config.evaluation.without_calculator_rows
+        for name in list(self.sets.tests)[: 1 if rows else 0]:
+            problems = self.sets.tests[name][:rows]
+            self._evaluate(model, f"{at}/evaluate-without-calculator/{name}", problems, calculator=False)
+
+    def validation_accuracy(self, model: ModelRef, at: str) -> float:
+        """Strict greedy accuracy on the validation set, the only set that decisions read."""
+        result = self._evaluate(model, f"{at}/validate", self.sets.validation, calculator=True)
+        return accuracy_of(result.folder / COMPLETIONS)
+
+    def validation_drop(self, model: ModelRef, sampler: ModelRef, at: str) -> str:
+        """Why a DPO model's validation accuracy rules it out as sampler; empty where it does not."""
+        before = self.validation_accuracy(model, f"{at}/start")
+        after = self.validation_accuracy(sampler, f"{at}/sampler")
+        return guard.lost_accuracy(before, after, len(self.sets.validation), self.config.guard)
+
+    def warn_if_unmoved(self, at: str) -> None:
+        """Compare what f' and f_d wrote at equal seeds; warn when DPO changed next to nothing."""
+        files = [self.rundir.path / at / kind / COMPLETIONS for kind in ("sample-for-pairs", "sample-for-labels")]
+        if not all(file.is_file() for file in files):
+            return
+        before, after = (read_jsonl(file, Completion) for file in files)
+        changed = changed_fraction(before, after)
+        if changed is None:
+            return
+        self.progress.say(f"  {at}: {changed:.0%} of the samples differ from the SFT model's at equal seeds")
+        self.warn(guard.unmoved(changed, self.config.guard), at)
+
+    def _evaluate(self, model: ModelRef, name: str, problems: Sequence[Problem], *, calculator: bool) -> StageResult:
+        tokens = self.config.evaluation.max_new_tokens or self.config.sampling.max_new_tokens
+        params = SamplingParams(0.0, 0, 1.0, tokens, calculator)
+        seed = (self.config.seed, "evaluate")
+        return self._sample_stage(name, model, problems, 1, params, seed, EVALUATION_TOLERANCE)
+
+    def _sample_stage(
+        self,
+        name: str,
+        model: ModelRef,
+        problems: Sequence[Problem],
+        num_samples: int,
+        params: SamplingParams,
+        seed: tuple[str | int, ...],
+        tolerance: Any,
+    ) -> StageResult:
+        sampling = self.config.sampling
+        plan = SamplePlan(
+            num_samples, params, seed, sampling.shard_questions, self.config.prompt.max_prompt_tokens,
+            tolerance, name, model.digest,
+        )  # fmt: skip
+        is_base = model.stage == "base"
+
+        def work(folder: Path) -> Figures:
+            with contextlib.ExitStack() as opened:  # a sampler's memory is given back when its stage ends
+                return run_sample(
+                    folder, problems, plan, codec=self.codec,
+                    prompt=(self._base_prompt if is_base else lambda problem: self.codec.prompt(problem.question)),
+                    open_sampler=lambda: self._open_sampler(model, plan, opened), progress=self.progress,
+                    team=self.rundir.team,
+                )  # fmt: skip
+
+        return self.stage(
+            name,
+            inputs={"model": model.digest, "data": self.data_digest},
+            settings={
+                **dataclasses.asdict(plan),
+                "tolerance": str(tolerance),
+                "slots": sampling.slots,
+                "rows": len(problems),
+                **({} if sampling.backend == "engine" else {"backend": sampling.backend, "vllm": sampling.vllm}),
+            },
+            work=work,
+            together=True,
+        )
+
+    def _base_prompt(self, problem: Problem) -> tuple[int, ...]:
+        """The base model is asked through its own chat template where it has one."""
+        return chat_prompt(self.codec.tokenizer, problem.question) or self.codec.prompt(problem.question)
+
+    def _open_sampler(self, model: ModelRef, plan: SamplePlan, opened: contextlib.ExitStack) -> Sampler:
+        if self.config.sampling.backend == "vllm":
+            self.models.restore(model)
+            tokens, log = plan.max_prompt_tokens + plan.params.max_new_tokens, self.rundir.path / "vllm.log"
+            sampler = run_sampler(
+                self.config, model.path, self.codec.style, self.models.precision, tokens, log, self.progress.say
+            )
+            return opened.enter_context(sampler)
+        return Engine(
+            self.models.open_to_sample(model), num_slots=self.config.sampling.slots, style=self.codec.style,
+            tables=self.codec.tables, say=self.progress.say,
+        )  # fmt: skip
