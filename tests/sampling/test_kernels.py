@@ -63,6 +63,26 @@ def test_attention_is_that_of_gathered_rows(dtype: torch.dtype, width: int, grou
     assert torch.equal(ours.values[0], theirs.values[0])
 
 
+@dtypes
+@pytest.mark.parametrize("with_bias", [True, False])
+@torch.inference_mode()
+def test_looking_with_a_bias_by_distance_is_that_of_a_mask(dtype: torch.dtype, with_bias: bool) -> None:
+    torch.manual_seed(5)
+    found, group, width = kernels_for(dtype), 3, 16
+    keys, values = torch.randn(2, SLOTS, HEADS, ROOM, width).to(dtype)
+    slots, lengths = torch.tensor([0, 1, 3, 4, 3]), torch.tensor([1, ROOM, 7, 22, 8])
+    query, bias = torch.randn(5, HEADS * group * width).to(dtype), torch.randn(HEADS * group, ROOM).to(dtype)
+    out = found.look(query, keys, values, slots, lengths, scale=0.5, bias=bias if with_bias else None)
+    distance = lengths[:, None] - 1 - torch.arange(ROOM)[None]  # [N, room]
+    mask = bias[:, distance.clamp_min(0)].transpose(0, 1) if with_bias else torch.zeros(5, HEADS * group, ROOM)
+    mask = mask.float().masked_fill((distance < 0)[:, None], float("-inf")).unflatten(1, (HEADS, group))
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query.float().view(5, HEADS, group, 1, width), keys[slots].float()[:, :, None],
+        values[slots].float()[:, :, None], mask[:, :, :, None], scale=0.5,
+    )  # fmt: skip
+    close(out, expected.flatten(1).to(dtype))
+
+
 @torch.inference_mode()
 def test_a_row_does_not_depend_on_its_neighbours_or_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     found = kernels_for(torch.float32)

@@ -1,6 +1,7 @@
 // What lies between the matrix products of a Llama-type decoder's step, on a CPU: kernels.py compiles and calls it.
 //
 //   attend     rotary positions, the new keys and values stored, attention of each token over its slot
+//   look       the attention alone, with a bias by distance where there is one (T5)
 //   add_norm   hidden += delta; out = RMS norm of hidden
 //   gate       silu(gate) * up
 //
@@ -62,9 +63,10 @@ static inline float silu(float x) {
     }
 
 #define DEFINE(NAME, T, LOAD, STORE)                                                                                   \
-    /* One key head: `group` query heads over `length` positions. scores: room for group * length numbers. */          \
-    static void attend_head_##NAME(const T *query, const T *keys, const T *values, T *out, int64_t length,             \
-                                   int64_t group, float scale, float *scores) {                                        \
+    /* One key head: `group` query heads over `length` positions. `bias`, or NULL: for each of these heads `room`      \
+       numbers, added by how far back a position lies. scores: room for group * length numbers. */                     \
+    static void look_head_##NAME(const T *query, const T *keys, const T *values, const T *bias, T *out,                \
+                                 int64_t length, int64_t group, int64_t room, float scale, float *scores) {            \
         float q[MAX_GROUP][WIDTH], sums[MAX_GROUP][WIDTH], row[WIDTH];                                                 \
         for (int64_t g = 0; g < group; g++)                                                                            \
             for (int64_t d = 0; d < WIDTH; d++) {                                                                      \
@@ -80,7 +82,10 @@ static inline float silu(float x) {
             }                                                                                                          \
         }                                                                                                              \
         for (int64_t g = 0; g < group; g++) {                                                                          \
-            float *s = scores + g * length, most = s[0], sum = 0.0f;                                                   \
+            float *s = scores + g * length, sum = 0.0f;                                                                \
+            if (bias != NULL)                                                                                          \
+                for (int64_t t = 0; t < length; t++) s[t] += LOAD(bias[g * room + length - 1 - t]);                    \
+            float most = s[0];                                                                                         \
             for (int64_t t = 1; t < length; t++) most = s[t] > most ? s[t] : most;                                     \
             for (int64_t t = 0; t < length; t++) {                                                                     \
                 s[t] = exp_below_zero(s[t] - most);                                                                    \
@@ -125,8 +130,29 @@ static inline float silu(float x) {
                 for (int64_t g = 0; g < group; g++) {                                                                  \
                     ROTATE(T, LOAD, STORE, (asked + g * WIDTH), c, s, (query + g * WIDTH))                             \
                 }                                                                                                      \
-                attend_head_##NAME(query, keys + place, values + place, out + i * group * WIDTH, positions[n] + 1,     \
-                                   group, 1.0f / sqrtf((float)WIDTH), scores);                                         \
+                look_head_##NAME(query, keys + place, values + place, NULL, out + i * group * WIDTH,                   \
+                                 positions[n] + 1, group, room, 1.0f / sqrtf((float)WIDTH), scores);                   \
+            }                                                                                                          \
+            free(scores);                                                                                              \
+        }                                                                                                              \
+        return failed;                                                                                                 \
+    }                                                                                                                  \
+                                                                                                                       \
+    int look_##NAME(const T *query, const T *keys, const T *values, const T *bias, T *out, const int64_t *slots,       \
+                    const int64_t *lengths, int64_t tokens, int64_t heads, int64_t group, int64_t room, float scale,   \
+                    int threads) {                                                                                     \
+        int failed = 0;                                                                                                \
+        _Pragma("omp parallel num_threads(threads)") {                                                                 \
+            float *scores = malloc(sizeof(float) * (size_t)(group * room));                                            \
+            if (scores == NULL) {                                                                                      \
+                _Pragma("omp atomic write") failed = 1;                                                                \
+            }                                                                                                          \
+            _Pragma("omp for schedule(dynamic, 8)") for (int64_t i = 0; i < tokens * heads; i++) {                     \
+                if (scores == NULL) continue;                                                                          \
+                int64_t n = i / heads, h = i % heads, place = (slots[n] * heads + h) * room * WIDTH;                   \
+                look_head_##NAME(query + i * group * WIDTH, keys + place, values + place,                              \
+                                 bias == NULL ? NULL : bias + h * group * room, out + i * group * WIDTH, lengths[n],   \
+                                 group, room, scale, scores);                                                          \
             }                                                                                                          \
             free(scores);                                                                                              \
         }                                                                                                              \

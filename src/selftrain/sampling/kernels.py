@@ -1,8 +1,9 @@
-"""What lies between a Llama-type step's matrix products, on a CPU in C: kernels.c, compiled by the system's compiler.
+"""What lies between a decoding step's matrix products, on a CPU in C: kernels.c, compiled by the system's compiler.
 
     kernels, why_not = compiled(torch.bfloat16, width=64, group=3)       # None where there is no compiler, and why
     hidden, normed = kernels.add_norm(hidden, delta, layer.input_layernorm)
     out = kernels.attend(projected, cos, sin, keys, values, slots, positions)
+    out = kernels.look(query, keys, values, slots, lengths, scale=1.0, bias=bias)        # T5
     inner = kernels.gate(gate_up)
 
 torch's own operations pad every row's attention to the longest, copy what a gather names, and pass over the hidden
@@ -42,8 +43,9 @@ class Kernels:
     """The compiled functions for one dtype and shape of heads; all tensors on the CPU, contiguous, of that dtype."""
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype, group: int) -> None:
-        names = ("attend", "add_norm", "gate")
-        self._attend, self._add_norm, self._gate = (getattr(library, f"{name}_{SUFFIX[dtype]}") for name in names)
+        suffix = SUFFIX[dtype]
+        self._attend, self._look = getattr(library, f"attend_{suffix}"), getattr(library, f"look_{suffix}")
+        self._add_norm, self._gate = getattr(library, f"add_norm_{suffix}"), getattr(library, f"gate_{suffix}")
         self.group = group
 
     def attend(
@@ -64,6 +66,29 @@ class Kernels:
         failed = self._attend(
             *_pointers(projected, cos, sin, keys, values, out, slots, positions),
             *_sizes(tokens, heads, self.group, room), _threads(),
+        )  # fmt: skip
+        if failed:
+            raise MemoryError("no memory for attention scores")
+        return out
+
+    def look(
+        self, query: Tensor, keys: Tensor, values: Tensor, slots: Tensor, lengths: Tensor, *, scale: float,
+        bias: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Attention of N tokens over the first so many positions of their slots, without rotary positions.
+
+        Args:
+            query: [N, H D]; keys, values: [S, KV, room, D]; slots, lengths: int64 [N], lengths from 1 to room.
+            bias: [H, room], added to the scores by how far before the last position a position lies.
+
+        Returns:
+            [N, H D].
+        """
+        _, heads, room, _ = keys.shape
+        out = torch.empty_like(query)
+        failed = self._look(
+            *_pointers(query, keys, values, bias, out, slots, lengths),
+            *_sizes(len(query), heads, self.group, room), ctypes.c_float(scale), _threads(),
         )  # fmt: skip
         if failed:
             raise MemoryError("no memory for attention scores")

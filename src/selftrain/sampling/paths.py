@@ -16,10 +16,11 @@ from torch import nn
 from selftrain.errors import ConfigError, ModelError
 from selftrain.hardware import available_memory_bytes
 from selftrain.models import is_encoder_decoder
+from selftrain.sampling import llama_body, t5_body
 from selftrain.sampling.bodies import Body, CausalBody
 from selftrain.sampling.cache import storage_bytes
 from selftrain.sampling.graphs import GraphedBody
-from selftrain.sampling.llama_body import LlamaBody, LlamaProducts, kernels_of, why_not
+from selftrain.sampling.llama_body import LlamaBody, LlamaProducts, why_not
 from selftrain.sampling.t5_body import T5Body, T5Products
 
 SLOTS = 128
@@ -87,7 +88,9 @@ def plain_path_reason(module: nn.Module) -> str:
 
 def why_without_kernels(module: nn.Module) -> str:
     """Why a fast path on a CPU has to do without compiled kernels; empty where it has them, or needs none."""
-    return "" if is_encoder_decoder(module) or plain_path_reason(module) else kernels_of(module)[1]
+    if is_encoder_decoder(module):
+        return t5_body.kernels_of(module)[1]
+    return "" if plain_path_reason(module) else llama_body.kernels_of(module)[1]
 
 
 def auto_slots(module: nn.Module, prompt_tokens: int, new_tokens: int) -> int:

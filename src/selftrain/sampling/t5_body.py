@@ -3,7 +3,8 @@
 The transformers decoder counts positions for the whole batch at once, so it can't refill a row. This is
 the same arithmetic (relative position bias, no scaling, RMS norms, cross-attention) with a position a row,
 over the module's own weights, query, key and value in one product. The question is encoded once, and its
-cross-attention keys and values are computed once and stored in all of its slots.
+cross-attention keys and values are computed once and stored in all of its slots. On a CPU attention and norms are
+compiled C (`kernels.Kernels`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from torch import Tensor, nn
 from selftrain.models import head_logits
 from selftrain.sampling.bodies import Prompts, prompts_and_owners
 from selftrain.sampling.cache import Batch, SlotCache, rounded
+from selftrain.sampling.kernels import Kernels, compiled
 from selftrain.sampling.linear import Product
+
+
+def kernels_of(module: Any) -> tuple[Kernels | None, str]:
+    """The compiled pieces for a model; None on a GPU, or where they cannot be had, and then why."""
+    weight = module.get_decoder().embed_tokens.weight
+    return compiled(weight.dtype, module.config.d_kv, 1) if weight.device.type == "cpu" else (None, "")
 
 
 class T5Products:
@@ -53,6 +61,8 @@ class T5Body:
         self.widest = 1  # of the prompts so far: what cross-attention reads
         self.products = products
         self.distance_bias = _distance_bias(self.blocks[0].layer[0].SelfAttention, length)  # [length, H]
+        self.bias_by_head = self.distance_bias.T.contiguous()
+        self.kernels, _ = kernels_of(module)
 
     def prefill(self, prompts: Prompts, slots: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
         """See `Body`; a row begins with the decoder's start token, so its first position is used up."""
@@ -80,12 +90,18 @@ class T5Body:
         lengths = self.prompt_lengths[batch.slots]
         columns = torch.arange(self.widest, device=self.device)
         visible = (columns[None, :] < lengths[:, None])[:, None, None]  # [N, 1, 1, width]
+        delta: Tensor | None = None
         for layer, block in enumerate(self.blocks):
-            hidden = hidden + self._own_attention(layer, block.layer[0], hidden, bias)
-            hidden = hidden + self._cross_attention(layer, block.layer[1], hidden, visible)
-            hidden = hidden + self.products.feeds[layer](block.layer[-1].layer_norm(hidden))
-        kept = hidden[: batch.num_rows] if wanted is None else hidden[wanted]
-        return head_logits(self.module, self.decoder.final_layer_norm(kept), self.products.head)
+            hidden, normed = self._add_norm(hidden, delta, block.layer[0].layer_norm)
+            delta = self._own_attention(layer, normed, bias)
+            hidden, normed = self._add_norm(hidden, delta, block.layer[1].layer_norm)
+            delta = self._cross_attention(layer, normed, visible, lengths)
+            hidden, normed = self._add_norm(hidden, delta, block.layer[-1].layer_norm)
+            delta = self.products.feeds[layer](normed)
+        normed = self._add_norm(hidden, delta, self.decoder.final_layer_norm)[1]
+        return head_logits(
+            self.module, normed[: batch.num_rows] if wanted is None else normed[wanted], self.products.head
+        )
 
     def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """See `Body`."""
@@ -93,17 +109,36 @@ class T5Body:
         self.cross.move(sources, targets)
         self.prompt_lengths[list(targets)] = self.prompt_lengths[list(sources)]
 
-    def _own_attention(self, layer: int, part: Any, hidden: Tensor, bias: Tensor) -> Tensor:
-        projected = self.products.qkv[layer](part.layer_norm(hidden))
+    def _add_norm(self, hidden: Tensor, delta: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
+        """hidden + delta (perhaps in place), and its norm."""
+        if self.kernels is not None:
+            return self.kernels.add_norm(hidden, delta, norm)
+        hidden = hidden if delta is None else hidden + delta
+        return hidden, norm(hidden)
+
+    def _own_attention(self, layer: int, normed: Tensor, bias: Tensor) -> Tensor:
+        projected = self.products.qkv[layer](normed)
         query, key, value = projected.unflatten(-1, (3, self.config.num_heads, self.config.d_kv)).unbind(1)
         self.own.write(layer, key, value)
-        out = self.own.attend(layer, query[:, :, None], bias, scale=1.0)
-        return self.products.own_o[layer](out.flatten(1))
+        if self.kernels is None:
+            out = self.own.attend(layer, query[:, :, None], bias, scale=1.0).flatten(1)
+        else:
+            batch = self.own.batch
+            out = self.kernels.look(
+                query.flatten(1).contiguous(), self.own.keys[layer], self.own.values[layer], batch.slots,
+                batch.positions + 1, scale=1.0, bias=self.bias_by_head,
+            )  # fmt: skip
+        return self.products.own_o[layer](out)
 
-    def _cross_attention(self, layer: int, part: Any, hidden: Tensor, visible: Tensor) -> Tensor:
-        query = self._heads(self.products.cross_q[layer](part.layer_norm(hidden)))  # [N, H, d]
-        out = self.cross.attend(layer, query[:, :, None], visible, scale=1.0, width=self.widest)
-        return self.products.cross_o[layer](out.flatten(1))
+    def _cross_attention(self, layer: int, normed: Tensor, visible: Tensor, lengths: Tensor) -> Tensor:
+        query = self.products.cross_q[layer](normed)  # [N, H d]
+        if self.kernels is None:
+            heads = self._heads(query)[:, :, None]
+            out = self.cross.attend(layer, heads, visible, scale=1.0, width=self.widest).flatten(1)
+        else:
+            keys, values = self.cross.keys[layer], self.cross.values[layer]
+            out = self.kernels.look(query, keys, values, self.cross.batch.slots, lengths, scale=1.0)
+        return self.products.cross_o[layer](out)
 
     def _heads(self, projected: Tensor) -> Tensor:
         """[..., H * d] -> [..., H, d]."""
