@@ -73,6 +73,8 @@ ROWS = [{"question": "one two three", "answer": str(i)} for i in range(4)]
         ("a=b/my.jsonl", "file", "a=b/my.jsonl", "my"),
         ("folder/rows.csv", "file", "folder/rows.csv", "rows"),
         ("reasoning_gym:gsm_symbolic", "reasoning_gym:gsm_symbolic", None, "gsm_symbolic"),
+        ("my.parquet", "file", "my.parquet", "my"),
+        ("hub:owner/sums:train:main", "hub:owner/sums:train:main", None, "sums"),
         ("nonsense", "nonsense", None, "nonsense"),
     ],
 )

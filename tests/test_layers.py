@@ -16,8 +16,11 @@ ROOT = Path(__file__).parents[1] / "src" / "selftrain"
 
 # From the top down. A new module or package of `selftrain` must be given a layer here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("__main__", "cli"),
-    ("api", "datacheck", "doctor", "evaluate", "export", "samplefile", "samplejob", "sampletable", "terminal", "use"),
+    ("__main__", "cli", "subcommands"),
+    (
+        "api", "datacheck", "doctor", "evaluate", "export", "init", "inityaml", "lengths", "plan", "processor",
+        "samplefile", "samplejob", "sampletable", "terminal", "use",
+    ),
     ("runner",),
     ("loop",),
     ("workbench",),
@@ -31,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models",),
     (
         "calculator", "card", "data", "guard", "judged", "labelling", "model_hub", "outfile", "pairing", "pool",
-        "prompts", "recipe", "rundir", "similarity", "smollm2", "toy", "verify", "weights",
+        "prompts", "proposal", "recipe", "rundir", "similarity", "smollm2", "toy", "verify", "weights",
     ),
     ("config", "cost", "errors", "hardware", "metrics", "processes", "progress", "records", "seeding"),
 )  # fmt: skip

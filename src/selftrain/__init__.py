@@ -12,11 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["RunConfig", "__version__", "load_config", "run", "sample"]
+__all__ = ["CalculatorLogitsProcessor", "RunConfig", "__version__", "load_config", "run", "sample"]
 
 if TYPE_CHECKING:
     from selftrain.api import run
     from selftrain.config import RunConfig
+    from selftrain.processor import CalculatorLogitsProcessor
     from selftrain.recipe import load_config
     from selftrain.samplefile import sample
 
@@ -39,4 +40,8 @@ def __getattr__(name: str) -> Any:
         from selftrain.samplefile import sample
 
         return sample
+    if name == "CalculatorLogitsProcessor":
+        from selftrain.processor import CalculatorLogitsProcessor
+
+        return CalculatorLogitsProcessor
     raise AttributeError(f"module 'selftrain' has no attribute {name!r}")

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from selftrain.errors import UserError
+from selftrain.subcommands import VERIFY_HELP, data_app, recipes_app
 
 INTERRUPTED = 130  # exit code of a command stopped by Ctrl-C
 
@@ -25,15 +26,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Make a small language model reason better by training it on its own checked answers.\n\n"
     "Start here:  selftrain run quickstart   (a real 135 M model, offline, minutes on a laptop)\n"
-    'Then:        selftrain ask runs/quickstart/model "6 boxes of 7 pens. How many pens?"',
-)
-recipes_app = typer.Typer(
-    no_args_is_help=False, help="The recipes that come with selftrain.", invoke_without_command=True
+    'Then:        selftrain ask runs/quickstart/model "6 boxes of 7 pens. How many pens?"\n'
+    "Your own:    selftrain init --data my.jsonl   (writes a run's YAML for your problems)",
 )
 app.add_typer(recipes_app, name="recipes")
-data_app = typer.Typer(no_args_is_help=True, help="Look at data before it is used.")
 app.add_typer(data_app, name="data")
-_VERIFY_HELP = "What judges answers: numeric, choice, symbolic (extra math), or your own MODULE:FUNCTION."
 
 
 @app.command()
@@ -67,6 +64,57 @@ def run(
 
 
 @app.command()
+def init(
+    data: Annotated[
+        str,
+        typer.Option(
+            help="A file of rows (JSONL, JSON, CSV, Parquet), a source, SOURCE=PATH, or hub:NAME:SPLIT:SUBSET."
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="A hub name, a local folder, or a built-in.")] = "smollm2-135m",
+    out: Annotated[Path, typer.Option(help="The YAML file to make, whole or not at all.")] = Path("mine.yaml"),
+    rows: Annotated[int | None, typer.Option(help="Use at most so many of the rows.")] = None,
+    field: Annotated[list[str] | None, typer.Option(help="A file's column: OURS=THEIRS, e.g. question=prompt.")] = None,
+    verify: Annotated[str | None, typer.Option(help=f"{VERIFY_HELP} Default: by how answers are written.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Look at your problems and write a run's YAML, with the reason for every value.
+
+    Examples:
+
+      selftrain init --data my.jsonl
+
+      selftrain init --data my.csv --field question=text --field answer=gold --out mine.yaml
+    """
+    from selftrain.init import init as init_recipe
+
+    print(init_recipe(data, out, model=model, rows=rows, fields=field or (), verify=verify, force=force).text)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe or YAML file; not needed with the --out of a run.")
+    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change: section.field=value.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/NAME. What is done there counts.")] = None,
+    measure: Annotated[bool, typer.Option(help="Let matrix products run for half a second: gives the hours.")] = True,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that share the weights (training.sharded).")] = 1,
+) -> None:
+    """Say what a run will take before it starts; of a finished run, how far off that was.
+
+    Examples:
+
+      selftrain plan quickstart
+
+      selftrain plan --out runs/quickstart   (planned, was, and the ratio)
+    """
+    from selftrain.plan import plan_command
+
+    print(plan_command(recipe, overrides or [], out=out, measure=measure, num_processes=processes))
+
+
+@app.command()
 def ask(
     model: Annotated[str, typer.Argument(help="A delivered model's folder, a hub name, or smollm2-135m.")],
     question: Annotated[str, typer.Argument(help="The question.")],
@@ -87,7 +135,7 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A delivered model's folder, a hub name, or smollm2-135m.")],
     data: Annotated[list[str], typer.Option(help="A source (asdiv, svamp, ...) with SOURCE=PATH, or a JSONL file.")],
     take: Annotated[int | None, typer.Option(help="Only this many problems of each set.")] = None,
-    verify: Annotated[str, typer.Option(help=_VERIFY_HELP)] = "numeric",
+    verify: Annotated[str, typer.Option(help=VERIFY_HELP)] = "numeric",
     calculator: Annotated[bool, typer.Option(help="Compute <<...>> annotations while decoding.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write the judged completions there, as JSONL.")] = None,
 ) -> None:
@@ -127,7 +175,7 @@ def sample(
         typer.Option(help="Rows decoded at once: more is faster while memory lasts, and a shard is 8 times as many."),
     ] = 128,
     take: Annotated[int | None, typer.Option(help="Only this many problems of each set.")] = None,
-    verify: Annotated[str, typer.Option(help=_VERIFY_HELP)] = "numeric",
+    verify: Annotated[str, typer.Option(help=VERIFY_HELP)] = "numeric",
     calculator: Annotated[bool, typer.Option(help="Compute <<...>> annotations while decoding.")] = True,
     backend: Annotated[
         str, typer.Option(help="What draws: engine (ours), or vllm (its extra; large models on GPUs).")
@@ -230,43 +278,6 @@ def doctor(
     for check in collect(data):
         mark = {True: "ok ", False: "NO ", None: "-  "}[check.ok]
         print(f"{mark} {check.name:<20} {check.detail}" + (f"\n     {check.hint}" if check.hint else ""))
-
-
-@recipes_app.callback()
-def recipes(context: typer.Context) -> None:
-    """List the recipes."""
-    if context.invoked_subcommand is not None:
-        return
-    import yaml
-
-    from selftrain.recipe import recipe_names, recipe_text
-
-    for name in recipe_names():
-        print(f"{name:<16} {yaml.safe_load(recipe_text(name)).get('description', '')}")
-
-
-@recipes_app.command("show")
-def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name.")]) -> None:
-    """Print a recipe's YAML, to copy and change."""
-    from selftrain.recipe import recipe_text
-
-    print(recipe_text(name), end="")
-
-
-@data_app.command("check")
-def data_check(
-    data: Annotated[str, typer.Argument(help="A source (asdiv, svamp, ...), SOURCE=PATH, or a file of rows.")],
-    verify: Annotated[str, typer.Option(help=_VERIFY_HELP)] = "numeric",
-    rows: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
-    field: Annotated[list[str] | None, typer.Option(help="A file's column: OURS=THEIRS, e.g. question=prompt.")] = None,
-) -> None:
-    """Judge a set's own gold answers and rationales by its verifier; exit code 1 where some fail."""
-    from selftrain.datacheck import check
-
-    checked = check(data, verify=verify, rows=rows, fields=field or ())
-    print(checked.text())
-    if not checked.ok:
-        raise typer.Exit(1)
 
 
 def _say(message: str) -> None:

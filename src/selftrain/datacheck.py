@@ -75,7 +75,7 @@ def check(data: str, *, verify: str = "numeric", rows: int | None = None, fields
     if rows is not None and rows < 1:
         raise DataError(f"--rows: expected at least 1, got {rows}.")
     open_verifier(verify)
-    spec = parse_spec(data, verify).model_copy(update={"rationales": True, "fields": _mapped(fields)})
+    spec = parse_spec(data, verify).model_copy(update={"rationales": True, "fields": mapped_fields(fields)})
     loaded = load(spec)
     problems = loaded.problems[:rows]
     explained = [problem for problem in problems if problem.rationale is not None]
@@ -91,7 +91,12 @@ def check(data: str, *, verify: str = "numeric", rows: int | None = None, fields
     )
 
 
-def _mapped(fields: Sequence[str]) -> dict[str, str]:
+def mapped_fields(fields: Sequence[str]) -> dict[str, str]:
+    """Columns of a file from texts such as "question=prompt".
+
+    Raises:
+        DataError: a text of another form.
+    """
     pairs = [field.partition("=") for field in fields]
     for field, (ours, equals, theirs) in zip(fields, pairs, strict=True):
         if not (ours and equals and theirs):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrain.config import DataSpec
+from selftrain.config.data import SUFFIXES
 from selftrain.data import SOURCES, load, prove_gold
 from selftrain.data.gold import formats_of, gold_hint
 from selftrain.errors import DataError
@@ -29,7 +30,6 @@ from selftrain.report.wording import interval, percent
 if TYPE_CHECKING:
     from selftrain.use import Tutor
 
-FILE_SUFFIXES = (".jsonl", ".json", ".csv")
 HEADER = (
     "", "rows", "strict %", "95 % interval", "flexible %", "95 % interval", "calls", "uncalculated", "cut", "too long",
 )  # fmt: skip
@@ -123,12 +123,12 @@ def parse_spec(text: str, verify: str = "numeric") -> DataSpec:
     name, equals, path = text.partition("=")
     if equals and name.partition(":")[0] in SOURCES:
         return DataSpec(source=name, path=path, verify=verify, rationales=False)
-    if text.partition(":")[0] not in SOURCES and (text.endswith(FILE_SUFFIXES) or "/" in text):
-        return DataSpec(source="file", name=_set_name(text), path=text, verify=verify, rationales=False)
+    if text.partition(":")[0] not in SOURCES and (text.endswith(SUFFIXES) or "/" in text):
+        return DataSpec(source="file", name=set_name(text), path=text, verify=verify, rationales=False)
     return DataSpec(source=text, verify=verify, rationales=False)
 
 
-def _set_name(path: str) -> str:
+def set_name(path: str) -> str:
     """A set's name from its file's: letters, digits, '.', '_' and '-'."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).stem).strip("-._") or "file"
 

@@ -34,7 +34,7 @@ class Memory:
     moments: int
     copies: int  # bf16: of all weights under autocast, of those that are gathered where weights are sharded
     activations: int
-    logits: int
+    logits: int  # of a chunk, and their gradient
 
     @property
     def total(self) -> int:
@@ -84,7 +84,7 @@ def training_memory(
         moments=2 * FP32 * trained // shares,
         copies=copies,
         activations=activations,
-        logits=3 * FP32 * min(HEAD_LOGITS, shape.vocabulary * tokens),
+        logits=2 * (BF16 if precision == "bf16" else FP32) * min(HEAD_LOGITS, shape.vocabulary * tokens),
     )
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Ids = Sequence[int]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-HEAD_LOGITS = 2**25  # of a chunk in training: 128 MiB in fp32
+HEAD_LOGITS = 2**26  # of a chunk in training: 128 MiB in bf16
 
 
 @dataclasses.dataclass(frozen=True)

@@ -156,4 +156,4 @@ def test_data_loads_neither_torch_nor_extras() -> None:
 
 
 def test_every_source_is_registered() -> None:
-    assert set(SOURCES) == {"arithmetic", "asdiv", "file", "gsm8k", "multiarith", "reasoning_gym", "svamp"}
+    assert set(SOURCES) == {"arithmetic", "asdiv", "file", "gsm8k", "hub", "multiarith", "reasoning_gym", "svamp"}

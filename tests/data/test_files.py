@@ -134,6 +134,27 @@ def test_csv_and_json_list(tmp_path: Path) -> None:
     assert [problem.answer for problem in listed.problems] == ["3", "4"]
 
 
+def test_the_last_number_of_a_worked_text(tmp_path: Path) -> None:
+    rows = [
+        {"question": "q?", "output": "2 + 3 = 5. So it is 5 pens.", "label": "x"},
+        {"question": "r?", "output": "1,000 pens"},
+        {"question": "s?", "output": "1,000 pens", "solution": "500 twice"},
+        {"question": "t?", "output": "Hence\n#### 7"},
+    ]
+    found = load(spec(tmp_path, rows, fields={"worked": "output"})).problems
+    assert [(problem.answer, problem.rationale) for problem in found] == [
+        ("5", "2 + 3 = <<2+3=5>>5. So it is 5 pens.\n#### 5"),
+        ("1000", None),
+        ("1000", "500 twice\n#### 1000"),
+        ("7", None),
+    ]
+    assert prove_gold(found) == []
+    with pytest.raises(DataError, match="line 1: expected an answer in 'output', got none"):
+        load(spec(tmp_path, [{"question": "q?", "output": "none"}], fields={"worked": "output"}))
+    with pytest.raises(DataError, match="is for verify: numeric, got choice"):
+        load(spec(tmp_path, rows, fields={"worked": "output"}, verify="choice"))
+
+
 @pytest.mark.parametrize(
     ("rows", "fields", "said"),
     [

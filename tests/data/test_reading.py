@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from selftrain.data import reading
 from selftrain.data.reading import MAX_LINE_BYTES, open_path, read_rows
 from selftrain.errors import DataError
 
@@ -88,3 +90,26 @@ def test_texts_are_checked(tmp_path: Path) -> None:
             row.text("q")
         assert f"line {row.key}:" in caught.value.message
     assert rows[-1].text("q") == "fine"
+
+
+def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="comes with the extra `hub`")
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_pylist([{"q": f"é{number}?", "a": number, "n": None} for number in range(600)])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    rows = read_rows(tmp_path / "a.parquet")
+    assert [dict(row.values) for row in rows] == [{"q": f"é{n}?", "a": n, "n": None} for n in range(600)]
+    assert (rows[599].key, rows[599].where) == ("600", f"{tmp_path / 'a.parquet'}, row 600")
+    monkeypatch.setattr(reading, "MAX_FILE_BYTES", 8000)
+    with pytest.raises(DataError, match="unpacks to more than 8000 bytes"):
+        read_rows(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="not a Parquet file that can be read"):
+        read_rows(write(tmp_path, "b.parquet", "PAR1 and no more"))
+
+
+def test_parquet_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match="needs the package `pyarrow`") as caught:
+        read_rows(write(tmp_path, "a.parquet", "PAR1"))
+    assert "selftrain[hub]" in str(caught.value.hint)

@@ -36,6 +36,8 @@ def refused(done: subprocess.CompletedProcess[str], *expected: str) -> None:
         (["report", "/no/such/run"], ["/no/such/run"]),
         (["compare", "/no/such/run", "/no/such/run"], ["/no/such/run"]),
         (["recipes", "show", "smoky"], ["Did you mean 'smoke'"]),
+        (["recipes", "cp", "smoky"], ["Did you mean 'smoke'"]),
+        (["recipes", "cp", "smoke", "smoke.txt"], ["smoke.txt", ".yaml"]),
     ],
 )
 def test_refused_by_name(arguments: list[str], expected: list[str], tmp_path: Path, cli: Cli) -> None:
@@ -86,3 +88,9 @@ def test_help_teaches_and_is_quick_to_import(tmp_path: Path, cli: Cli) -> None:
     assert done.returncode == 0 and "selftrain run quickstart" in done.stdout
     for verb in ("run", "ask", "evaluate", "report", "compare", "doctor", "recipes"):
         assert cli(verb, "--help", cwd=tmp_path).returncode == 0
+
+
+def test_a_recipe_is_copied_once(tmp_path: Path, cli: Cli) -> None:
+    assert cli("recipes", "cp", "smoke", "mine.yaml", cwd=tmp_path).stdout == "mine.yaml\n"
+    assert (tmp_path / "mine.yaml").read_text() == cli("recipes", "show", "smoke", cwd=tmp_path).stdout
+    refused(cli("recipes", "cp", "smoke", "mine.yaml", cwd=tmp_path), "mine.yaml is there already")

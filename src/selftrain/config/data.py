@@ -8,18 +8,23 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from selftrain.config.base import Section
 
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")  # of files of rows
+
 
 class DataSpec(Section):
     """One set of problems: a source, what to read from it, and which part to take."""
 
-    source: str = Field(description="gsm8k, svamp, asdiv, multiarith, reasoning_gym:NAME, or file (any JSONL)")
+    source: str = Field(
+        description="gsm8k, svamp, asdiv, multiarith, reasoning_gym:NAME, file (JSONL, JSON, CSV, Parquet), or any "
+        "hub data set: hub:NAME:SPLIT"
+    )
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="how the report calls it; default: the source's name"
     )
     path: str | None = Field(None, description="local file; default: the hub data set of that source")
     split: str | None = Field(None, description="split of a hub data set; gsm8k: paper-train, paper-validation too")
     fields: dict[str, str] = Field(
-        default_factory=dict, description="file: our field -> the file's, e.g. question: prompt"
+        default_factory=dict, description="file and hub: our field -> their column, e.g. question: prompt"
     )
     params: dict[str, Any] = Field(default_factory=dict, description="parameters of a reasoning_gym task: seed, size")
     groups: list[str] | None = Field(None, description="keep only problems of these groups (templates)")
@@ -39,13 +44,13 @@ class DataSpec(Section):
     @property
     def label(self) -> str:
         """The name that tables and folders use."""
-        return self.name or self.source.split(":")[-1]
+        return self.name or self.source.split(":")[:2][-1].rpartition("/")[2]
 
 
 def _spec_or_string(value: Any) -> Any:
     """`data.train: my.jsonl` is short for `{source: file, path: my.jsonl}`, `asdiv` for `{source: asdiv}`."""
     if isinstance(value, str):
-        is_file = value.endswith((".jsonl", ".json")) or "/" in value
+        is_file = not value.startswith("hub:") and (value.endswith(SUFFIXES) or "/" in value)
         return {"source": "file", "path": value} if is_file else {"source": value}
     return value
 

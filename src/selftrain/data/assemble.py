@@ -137,7 +137,7 @@ def _pool(
         cache[key] = load_source(spec, offline=offline)
     loaded = narrow(cache[key], spec.model_copy(update={"rationales": True}))
     kept = [problem for problem in loaded.problems if _fits(problem, spec, count_tokens)]
-    ordered = _shuffled(kept, spec.shuffle)[spec.skip :]
+    ordered = shuffled(kept, spec.shuffle)[spec.skip :]
     if not spec.rationales or role == "unlabelled":
         ordered = [dataclasses.replace(problem, rationale=None) for problem in ordered]
     return _Pool(role, spec, loaded, ordered, len(loaded.problems) - len(kept))
@@ -154,7 +154,7 @@ def _fits(problem: Problem, spec: DataSpec, count_tokens: CountTokens | None) ->
     return spec.max_tokens is None or prompt + rationale <= spec.max_tokens
 
 
-def _shuffled(problems: list[Problem], shuffle: int | None) -> list[Problem]:
+def shuffled(problems: list[Problem], shuffle: int | None) -> list[Problem]:
     """Ordered by a hash of (seed, id): the order of two problems does not depend on which others are there."""
     if shuffle is None:
         return problems

@@ -1,19 +1,25 @@
-"""Your own problems: JSONL, a JSON list or CSV, with a mapping from our field names to the file's columns.
+"""Your own problems: JSONL, a JSON list, CSV or Parquet, with a mapping from our field names to the file's columns.
 
     DataSpec(source="file", path="my.jsonl", fields={"question": "prompt", "answer": "target"})
 
 Our fields are question, answer, rationale, id and group; a column that is not mapped is looked for under its
-usual names (`USUAL_NAMES`). An answer that holds `####`, as GSM8K's, is split into rationale and answer; with
-`verify: symbolic` a rationale's last `\\boxed{}` counts too. Answers get the set's verifier's canonical writing.
-A rationale without annotations gets them where its plain equations are right (`params: {annotate: false}` leaves
-it as it is). Ids are "FILE/ID", or "FILE/LINE" without an id column. Rows without an answer are refused, or with
-`params: {unanswered: true}` taken as questions alone, for work that needs no answers (sampling).
+usual names (`USUAL_NAMES`). `worked`, which is only ever mapped, is a text whose last number is the answer: it is read
+in place of an answer, and is the rationale too where it holds further numbers and there is no rationale of its own.
+An answer that holds `####`, as GSM8K's, is split into rationale and answer; with `verify: symbolic` a rationale's last
+`\\boxed{}` counts too. Answers get the set's verifier's canonical writing. A rationale without annotations gets them
+where its plain equations are right (`params: {annotate: false}` leaves it as it is). Ids are "FILE/ID", or "FILE/LINE"
+without an id column. Rows without an answer are refused, or with `params: {unanswered: true}` taken as questions alone,
+for work that needs no answers (sampling).
+
+A hub data set goes the same way: source "hub:NAME", "hub:NAME:SPLIT" or "hub:NAME:SPLIT:SUBSET", with ids
+"NAME/SPLIT-ROW".
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,7 +27,8 @@ from selftrain.calculator.annotation import canonicalise
 from selftrain.calculator.equations import annotate_equations
 from selftrain.calculator.expression import canonical
 from selftrain.config import DataSpec
-from selftrain.data.base import LoadedSet, number_text, source, with_answer
+from selftrain.data.base import LoadedSet, number_text, rows_digest, source, with_answer
+from selftrain.data.hub import hub_rows, splits_of
 from selftrain.data.reading import Row, open_path, read_rows
 from selftrain.errors import DataError, nearest
 from selftrain.records import Problem
@@ -29,7 +36,7 @@ from selftrain.rundir import file_digest
 from selftrain.verify.choice import parse_choice
 from selftrain.verify.extract import last_boxed
 from selftrain.verify.formats import count_formats
-from selftrain.verify.numeric import parse_number
+from selftrain.verify.numeric import flexible_answer, parse_number
 
 MARK = "####"
 OTHER_ANSWER = "rationale ends in another answer"
@@ -39,24 +46,60 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "rationale": ("rationale", "solution", "reasoning", "explanation"),
     "id": ("id", "problem_id", "question_id"),
     "group": ("group", "template"),
+    "worked": (),
 }
+HUB = "hub"
+_HUB_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
 Columns = Mapping[str, str]
 
 
 @source("file", params=["annotate", "unanswered"], takes_fields=True)
 def load_file(spec: DataSpec, offline: bool) -> LoadedSet:
     """Every row of the file; those whose rationale ends in another answer than theirs are skipped and counted."""
-    if spec.path is None:
-        raise DataError(f"{spec.label}: source file needs a path.", "Write path: my.jsonl.")
+    rows, name = rows_of(spec, offline=offline)
+    return _loaded(spec, rows, name, Path(name).stem, file_digest(Path(name)))
+
+
+@source(HUB, params=["annotate", "unanswered"], takes_fields=True, takes_task=True)
+def load_hub_set(spec: DataSpec, offline: bool) -> LoadedSet:
+    """Every row of a hub data set's split, as `load_file` reads a file's."""
+    rows, name = rows_of(spec, offline=offline)
+    return _loaded(spec, rows, name, name.rpartition("/")[2], None)
+
+
+def rows_of(spec: DataSpec, *, offline: bool = False) -> tuple[list[Row], str]:
+    """The rows of a spec's file or hub data set as they stand, and what messages call it.
+
+    Raises:
+        DataError: no path or name, or rows that cannot be had.
+    """
+    kind, _, task = spec.source.partition(":")
+    if kind != HUB:
+        if spec.path is None:
+            raise DataError(f"{spec.label}: source file needs a path.", "Write path: my.jsonl.")
+        path = open_path(spec.path, "a file of rows with questions and answers")
+        return read_rows(path), str(path)
+    name, _, part = task.partition(":")
+    split, _, subset = part.partition(":")
+    if spec.path is not None or not _HUB_NAME.fullmatch(name) or (split and spec.split):
+        raise DataError(
+            f"Source hub: expected hub:NAME, hub:NAME:SPLIT or hub:NAME:SPLIT:SUBSET, got {spec.source!r}"
+            f"{' and a path' if spec.path is not None else f' and split {spec.split!r}' if spec.split else ''}.",
+            "Such as hub:openai/gsm8k:train:main. A local file is source: file.",
+        )
+    return hub_rows(name, splits_of(split or spec.split, ["train"]), offline=offline, config=subset or None), name
+
+
+def _loaded(spec: DataSpec, rows: Sequence[Row], where: str, stem: str, digest: str | None) -> LoadedSet:
     annotate, unanswered = _flag(spec, "annotate", True), _flag(spec, "unanswered", False)
-    path = open_path(spec.path, "a file of rows with questions and answers")
-    rows = read_rows(path)
-    columns = find_columns(spec.fields, _names(rows), path, unanswered=unanswered)
+    columns = find_columns(spec.fields, column_names(rows), where, unanswered=unanswered)
+    if "worked" in columns and spec.verify != "numeric":
+        raise DataError(f"fields.worked: the last number of a text is for verify: numeric, got {spec.verify}.")
     problems: list[Problem] = []
     skipped: collections.Counter[str] = collections.Counter()
     lines: dict[str, str] = {}
     for row in rows:
-        made = _problem(row, columns, path.stem, spec.verify, annotate, unanswered)
+        made = _problem(row, columns, stem, spec.verify, annotate, unanswered)
         if made is None:
             skipped[OTHER_ANSWER] += 1
             continue
@@ -66,9 +109,14 @@ def load_file(spec: DataSpec, offline: bool) -> LoadedSet:
             )
         lines[made.id] = row.where
         problems.append(made)
-    written = [text for row in rows if (text := _value(row, columns, "answer") or _value(row, columns, "rationale"))]
-    notes = [f"columns {dict(columns)}"]
-    return LoadedSet(problems, dict(skipped), notes, file_digest(path), count_formats(written))
+    formats = count_formats(text for row in rows if (text := answer_text(row, columns)))
+    return LoadedSet(problems, dict(skipped), [f"columns {columns}"], digest or rows_digest(problems), formats)
+
+
+def answer_text(row: Row, columns: Columns) -> str | None:
+    """The text that a row's answer stands in, as it is written; None where it has none."""
+    fields = ("worked", "answer", "rationale")
+    return next((text for ours in fields if (text := _value(row, columns, ours))), None)
 
 
 def _flag(spec: DataSpec, name: str, default: bool) -> bool:
@@ -79,7 +127,7 @@ def _flag(spec: DataSpec, name: str, default: bool) -> bool:
 
 
 def find_columns(
-    fields: Mapping[str, str], names: Iterable[str], path: Path, *, unanswered: bool = False
+    fields: Mapping[str, str], names: Iterable[str], where: Path | str, *, unanswered: bool = False
 ) -> dict[str, str]:
     """Which column each of our fields is read from: as mapped, else by its usual names (case does not matter).
 
@@ -99,22 +147,23 @@ def find_columns(
         if theirs not in found:
             close = nearest(theirs, found)
             hint = f"Did you mean {close!r}?" if close else None
-            raise DataError(f"{path}: fields.{ours} names column {theirs!r}; columns found: {shown}.", hint)
+            raise DataError(f"{where}: fields.{ours} names column {theirs!r}; columns found: {shown}.", hint)
         columns[ours] = theirs
     for ours, usual in USUAL_NAMES.items():
         match = next((by_case[name] for name in usual if name in by_case), None)
-        if match is not None and match not in columns.values():
+        stated_there = ours == "answer" and "worked" in columns
+        if match is not None and match not in columns.values() and not stated_there:
             columns.setdefault(ours, match)
     for ours in ("question",) if unanswered else ("question", "answer"):
-        if ours not in columns and not (ours == "answer" and "rationale" in columns):
+        if ours not in columns and not (ours == "answer" and columns.keys() & {"rationale", "worked"}):
             raise DataError(
-                f"{path}: no column for {ours!r} was found; columns found: {shown}.",
-                f"Name it: fields: {{{ours}: COLUMN}}.",
+                f"{where}: no column for {ours!r} was found; columns found: {shown}.",
+                f"Name it: fields: {{{ours}: COLUMN}}, or --field {ours}=COLUMN.",
             )
     return columns
 
 
-def _names(rows: Iterable[Row]) -> list[str]:
+def column_names(rows: Iterable[Row]) -> list[str]:
     """Every column name of a file, in order of appearance."""
     return list(dict.fromkeys(name for row in rows for name in row.values))
 
@@ -125,6 +174,10 @@ def _problem(row: Row, columns: Columns, stem: str, verify: str, annotate: bool,
     Where equal answers can be written in many ways, the rationale keeps its own ending, for the verifier to judge.
     """
     stated, steps = _value(row, columns, "answer"), _value(row, columns, "rationale")
+    worked = _value(row, columns, "worked")
+    if worked is not None:
+        stated = flexible_answer(worked)
+        steps = steps or (worked if _shows_work(worked) else None)
     if stated is not None and MARK in stated:
         head, _, stated = stated.rpartition(MARK)
         steps = steps or head
@@ -140,7 +193,7 @@ def _problem(row: Row, columns: Columns, stem: str, verify: str, annotate: bool,
     answer = _cleaned(stated, verify) if stated and stated.strip() else None
     if answer is None and not unanswered:
         raise DataError(
-            f"{row.where}: expected an answer in {columns.get('answer', columns.get('rationale'))!r}, got none.",
+            f"{row.where}: expected an answer in {_answer_column(columns)!r}, got none.",
             "Every row needs an answer that can be checked.",
         )
     ending = _cleaned(last, verify) if last and last.strip() else answer
@@ -149,6 +202,15 @@ def _problem(row: Row, columns: Columns, stem: str, verify: str, annotate: bool,
     return Problem(
         f"{stem}/{identity}", row.text(columns["question"]), answer, rationale, _value(row, columns, "group")
     )
+
+
+def _shows_work(text: str) -> bool:
+    """Whether a text holds more numbers than its answer."""
+    return len(re.findall(r"[0-9]+(?:[.,][0-9]+)*", text)) > 1
+
+
+def _answer_column(columns: Columns) -> str | None:
+    return next((columns[ours] for ours in ("worked", "answer", "rationale") if ours in columns), None)
 
 
 def _value(row: Row, columns: Columns, ours: str) -> str | None:

@@ -6,6 +6,7 @@ do; the cache that `datasets` keeps is used as it uses it (offline: only with HF
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,13 +37,25 @@ def hub_rows(
         except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             why = " ".join(str(error).split())[:200]
             raise DataError(
-                f"{name}, split {split!r}: could not be loaded from the hub ({why}).", f"{LOCAL_HINT}."
+                f"{name}, split {split!r}: could not be loaded from the hub ({why}).", _hint(name, str(error))
             ) from error
         rows.extend(
             Row(f"{name}, {split} row {number}", f"{split}-{number}", dict(values))
             for number, values in enumerate(table, start=1)
         )
     return rows
+
+
+def _hint(name: str, why: str) -> str:
+    """What to do about an error of the hub."""
+    if re.search(r"\bgated\b|authenticat|cannot be accessed|\b40[13]\b", why, re.IGNORECASE):
+        return (
+            f"If {name} is spelled right it needs a login: ask for access on its page on the hub, "
+            f"then `hf auth login` (or set HF_TOKEN). {LOCAL_HINT}."
+        )
+    if "config name is missing" in why.lower():
+        return f"It has subsets: hub:{name}:SPLIT:SUBSET. {LOCAL_HINT}."
+    return f"{LOCAL_HINT}."
 
 
 def _datasets(name: str) -> Any:

@@ -1,9 +1,9 @@
-"""Rows from files: JSONL, a JSON list, CSV. Every complaint names the file and the line.
+"""Rows from files: JSONL, a JSON list, CSV, Parquet. Every complaint names the file and the line.
 
     for row in read_rows(path): row.where, row.values        # "my.jsonl, line 3", {"question": ...}
 
 A file is data, never trusted: lines, files and texts are bounded by counts, and only UTF-8 is read.
-Leaves out: Parquet and compressed files (convert them, or name the hub data set).
+Parquet needs pyarrow, which the extra `hub` brings. Leaves out: compressed files.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from selftrain.errors import DataError
 MAX_LINE_BYTES = 1_000_000
 MAX_FILE_BYTES = 1_000_000_000
 MAX_TEXT_CHARS = 100_000
+PARQUET_BATCH_ROWS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,13 +89,15 @@ def read_text(path: Path) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a .csv, .json (a list) or JSON-lines file, in order.
+    """The rows of a .csv, .parquet, .json (a list) or JSON-lines file, in order.
 
     Raises:
-        DataError: unreadable, wrong encoding, not JSON or CSV, a row that is no object; with its line.
+        DataError: unreadable, wrong encoding, not JSON, CSV or Parquet, a row that is no object; with its line.
     """
     if path.suffix.lower() == ".csv":
         rows = list(_csv_rows(path))
+    elif path.suffix.lower() == ".parquet":
+        rows = list(_parquet_rows(path))
     elif path.suffix.lower() == ".json" and read_text(path).lstrip().startswith("["):
         rows = _list_rows(path)
     else:
@@ -157,6 +160,31 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             yield Row(where, str(reader.line_num), dict(zip(header, cells, strict=True)))
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    """Rows numbered from 1; what a batch takes in memory counts, since a small file can unpack to a huge table."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DataError(
+            f"{path}: reading Parquet needs the package `pyarrow`, which is not installed.",
+            "pip install 'selftrain[hub]', or save the table as JSONL or CSV.",
+        ) from error
+    number = num_bytes = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
+                num_bytes += batch.nbytes
+                if num_bytes > MAX_FILE_BYTES:
+                    raise DataError(f"{path}: unpacks to more than {MAX_FILE_BYTES} bytes.", "Take a part of it.")
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{path}, row {number}", str(number), values)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: not a Parquet file that can be read ({why}).") from error
 
 
 def _parsed(text: str, where: str, *, is_line: bool) -> Any:
