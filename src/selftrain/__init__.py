@@ -9,6 +9,7 @@ The method is DPO-augmented self-training (Wang, Li, Lu; ACL 2024). Importing th
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -22,26 +23,17 @@ if TYPE_CHECKING:
     from selftrain.samplefile import sample
 
 
+_HOMES = {
+    "CalculatorLogitsProcessor": "selftrain.processor",
+    "RunConfig": "selftrain.config",
+    "load_config": "selftrain.recipe",
+    "run": "selftrain.api",
+    "sample": "selftrain.samplefile",
+}
+
+
 def __getattr__(name: str) -> Any:
     """Load public names on first use, so that `import selftrain` stays light."""
-    if name == "RunConfig":
-        from selftrain.config import RunConfig
-
-        return RunConfig
-    if name == "load_config":
-        from selftrain.recipe import load_config
-
-        return load_config
-    if name == "run":
-        from selftrain.api import run
-
-        return run
-    if name == "sample":
-        from selftrain.samplefile import sample
-
-        return sample
-    if name == "CalculatorLogitsProcessor":
-        from selftrain.processor import CalculatorLogitsProcessor
-
-        return CalculatorLogitsProcessor
-    raise AttributeError(f"module 'selftrain' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'selftrain' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -42,6 +42,7 @@ class Bench:
     ) -> None:
         self.config, self.rundir, self.progress, self.beyond = config, rundir, progress, beyond
         self.models = ModelStore(config, rundir, progress)
+        self.peak_flops: float | None = None  # of matrix products, before the stage at hand; the main process's alone
 
     def prepare(self) -> None:
         """Weights, codec, the sets of problems, and the samples made elsewhere."""
@@ -117,8 +118,8 @@ class Bench:
 
         def timed(folder: Path) -> Figures:
             if together and self.rundir.team.is_main:
-                flops = matrix_flops(self.models.device, self.models.precision)
-                self.rundir.journal("speed", stage=name, flops=round(flops))
+                self.peak_flops = matrix_flops(self.models.device, self.models.precision)
+                self.rundir.journal("speed", stage=name, flops=round(self.peak_flops))
             return work(folder)
 
         if name in self.beyond and self.rundir.team.any(self.rundir.finished(name, inputs, settings) is None):

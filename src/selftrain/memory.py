@@ -53,6 +53,10 @@ class Shape:
     width: int
     vocabulary: int
 
+    def trained(self, rank: int) -> int:
+        """Parameters that take gradients: adapters of a rank on every linear layer but the head, or all (rank 0)."""
+        return rank * sum(inputs + outputs for inputs, outputs in self.linear) or self.parameters
+
 
 def training_memory(
     config: Any, training: TrainingConfig, *, num_processes: int = 1, precision: str = "bf16"
@@ -66,8 +70,8 @@ def training_memory(
     shape = shape_of(config)
     a_token, copies = _kept(config, precision)
     shares = num_processes if training.sharded else 1
-    adapters = training.lora.rank * sum(inputs + outputs for inputs, outputs in shape.linear)
-    trained = adapters or shape.parameters
+    trained = shape.trained(training.lora.rank)
+    adapters = trained if training.lora.rank else 0
     frozen = BF16 if adapters and precision == "bf16" else FP32  # bytes of a weight that the module holds
     if frozen == BF16:
         copies = 0
@@ -91,7 +95,7 @@ def training_memory(
 def shape_of(config: Any) -> Shape:
     """Count a model's parameters by its config."""
     with torch.device("meta"):
-        module = _build(config)
+        module = build(config)
     unsplit = set(getattr(module, "_no_split_modules", None) or ())
     blocks = [part for part in module.modules() if type(part).__name__ in unsplit]
     head = module.get_output_embeddings()
@@ -114,7 +118,7 @@ def _kept(config: Any, precision: str) -> tuple[int, int]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode(), torch.random.fork_rng():
-        module = _build(config)
+        module = build(config)
         one, two = (kept_bytes(module, rows, precision) for rows in (1, 2))
     return (two - one) // ROW_TOKENS, max(0, 2 * one - two)
 
@@ -157,11 +161,12 @@ def _autocast(precision: str) -> Any:
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def _build(config: Any) -> Any:
+def build(config: Any, dtype: torch.dtype | None = None) -> Any:
+    """A transformers config's model with random weights, on the default device."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    return kind.from_config(config)
+    return kind.from_config(config, dtype=dtype)
 
 
 def _count(module: nn.Module) -> int:

@@ -132,6 +132,7 @@ class Workbench(SampleBench):
                     make_objective=objective,
                     config=self.config,
                     precision=self.models.precision,
+                    peak_flops=self.peak_flops,
                     progress=self.progress,
                     team=self.rundir.team,
                 ),

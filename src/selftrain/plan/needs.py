@@ -19,7 +19,7 @@ import torch
 
 from selftrain.config import RunConfig
 from selftrain.hardware import available_memory_bytes, free_disk_bytes
-from selftrain.memory import BF16, FP32, shape_of, training_memory
+from selftrain.memory import BF16, FP32, build, shape_of, training_memory
 from selftrain.models import DTYPES
 from selftrain.plan.counts import Counts
 from selftrain.report.expected import expected_stages
@@ -55,7 +55,6 @@ def needs_of(
     if counts.model is None:
         return Needs(None, None, free_memory(device), None, None, None, free_disk)
     shape, lora = shape_of(counts.model), config.training.lora.rank
-    trained = lora * sum(inputs + outputs for inputs, outputs in shape.linear) or shape.parameters
     a_model = shape.parameters * (BF16 if lora and precision == "bf16" else FP32)
     models = [stage for stage in expected_stages(config) if stage.endswith(("/sft", "/dpo"))]
     keeps_all = config.checkpoints.keep == "all"
@@ -65,7 +64,7 @@ def needs_of(
         sampling=sampling_memory(counts.model, config, counts, device, precision),
         free_memory=free_memory(device),
         a_model=a_model,
-        disk=base + len(models) * a_model + CHECKPOINT_BYTES * trained + file_bytes,
+        disk=base + len(models) * a_model + CHECKPOINT_BYTES * shape.trained(lora) + file_bytes,
         disk_after=base + (len(models) if keeps_all else 1) * a_model + file_bytes,
         free_disk=free_disk,
     )
@@ -81,16 +80,13 @@ def _training(model: Any, config: RunConfig, num_processes: int, precision: str)
 
 def sampling_memory(model: Any, config: RunConfig, counts: Counts, device: str, precision: str) -> int:
     """Bytes of the engine at its largest stage."""
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    kind: Any = AutoModelForSeq2SeqLM if model.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
-        module = kind.from_config(model, dtype=DTYPES[precision])
+        module = build(model, DTYPES[precision])
     slots = SLOTS if config.sampling.slots == "auto" else config.sampling.slots
     prompt = counts.sets.longest_prompt if counts.sets is not None else config.prompt.max_prompt_tokens
     new = max(config.sampling.max_new_tokens, config.evaluation.max_new_tokens or 0)
     size = BF16 if precision == "bf16" else FP32
-    weights = size * parameters_of(model)
+    weights = size * sum(int(parameter.numel()) for parameter in module.parameters())
     storage = Shape(slots, prompt, new).storage_bytes(module)
     return weights * (2 if device == "cpu" else 1) + storage + size * slots * int(model.vocab_size)
 

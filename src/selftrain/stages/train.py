@@ -12,7 +12,6 @@ from typing import Any
 
 from selftrain.config import RunConfig
 from selftrain.forwards import Layout, choose_layout
-from selftrain.hardware import matrix_flops
 from selftrain.models import LanguageModel, checkpoint_activations, is_encoder_decoder, save_model
 from selftrain.processes import Team
 from selftrain.progress import Progress
@@ -36,6 +35,7 @@ def run_training(
     make_objective: Callable[[LanguageModel, Layout], Objective],
     config: RunConfig,
     precision: Precision,
+    peak_flops: float | None,
     progress: Progress,
     team: Team,
 ) -> Figures:
@@ -77,7 +77,7 @@ def run_training(
             precision=precision,
             model_digest=model.digest,
             checkpoint_every_s=config.training.checkpoint_every_s,
-            peak_flops=matrix_flops(model.device.type, precision),
+            peak_flops=peak_flops,
             on_step=on_step,
             team=team,
             sharded=config.training.sharded,
