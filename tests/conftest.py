@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+if not os.environ.get("CUDA_VISIBLE_DEVICES") and not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton: its kernels run without a GPU
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:

@@ -53,6 +53,21 @@ def prompts_and_owners(
     return ids.to(device), lengths.to(device), owners.to(device), flat.to(device)
 
 
+def as_step(prompts: Prompts, slots: Sequence[Sequence[int]], device: torch.device) -> Batch:
+    """Prompts as one step: each one's last token is a row, those before it are a forced run, all in its first slot.
+
+    For bodies whose step reads `Batch.slots` for every token, whatever the slot's number.
+    """
+    lasts = [(prompt[-1], len(prompt) - 1, targets[0]) for prompt, targets in zip(prompts, slots, strict=True)]
+    earlier = [
+        (token, position, targets[0])
+        for prompt, targets in zip(prompts, slots, strict=True)
+        for position, token in enumerate(prompt[:-1])
+    ]
+    tokens, positions, places = torch.tensor([*lasts, *earlier], device=device).T.contiguous()
+    return Batch(tokens, positions, places, len(prompts), max(len(prompt) for prompt in prompts))
+
+
 class CausalBody:
     """Decoder-only models through their own transformers forward, which sees a cache of its kind."""
 

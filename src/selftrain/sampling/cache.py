@@ -54,9 +54,9 @@ class SlotCache:
         device: torch.device,
     ) -> None:
         self.num_slots, self.length = num_slots, length
-        shape = (num_slots, heads, length, width)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        shape = (2, num_layers, num_slots, heads, length, width)
+        self.storage = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys, self.values = (list(part) for part in self.storage)
 
     def begin(self, batch: Batch) -> None:
         """Say which tokens the next writes and reads are of."""
@@ -104,10 +104,10 @@ class SlotCache:
         self.keys[layer][slots, :, :size] = keys[owners]
         self.values[layer][slots, :, :size] = values[owners]
 
-    def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Copy whole slots."""
-        for storage in (*self.keys, *self.values):
-            storage[list(targets)] = storage[list(sources)]
+    def move(self, sources: Sequence[int], targets: Sequence[int], length: int | None = None) -> None:
+        """Copy slots: their first `length` positions, or whole."""
+        storage = self.storage[:, :, :, :, :length]
+        storage[:, :, list(targets)] = storage[:, :, list(sources)]
 
 
 def storage_bytes(num_slots: int, length: int, num_layers: int, heads: int, width: int, dtype: torch.dtype) -> int:

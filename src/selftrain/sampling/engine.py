@@ -45,6 +45,8 @@ from selftrain.sampling.paths import (
 from selftrain.sampling.slots import Ints, Slots
 from selftrain.seeding import uniforms
 
+PROMPT_ROUND = 64  # tokens
+
 
 class Engine:
     """A `Sampler` for models that transformers loads: decoder-only, and encoder-decoder of the T5 kind.
@@ -72,6 +74,7 @@ class Engine:
         self.tables = tables or build_tables(model.tokenizer, style)
         self.forcer = Forcer(self.tables)
         self.say = say
+        self._kept: tuple[Shape, Body] | None = None
 
     @torch.inference_mode()
     def generate(
@@ -112,6 +115,8 @@ class Engine:
             )
         if self.num_slots == "auto":
             self.num_slots = auto_slots(self.model.module, prompt, params.max_new_tokens)
+        if self.model.device.type == "cuda":  # few shapes, so that storage and graphs can be taken again
+            prompt = -(-prompt // PROMPT_ROUND) * PROMPT_ROUND
         return Shape(min(self.num_slots, len(requests)), prompt, params.max_new_tokens)
 
     def storage_bytes(self, requests: Sequence[Request], params: SamplingParams) -> int:
@@ -119,13 +124,20 @@ class Engine:
         return self.shape(requests, params).storage_bytes(self.model.module)
 
     def body(self, shape: Shape) -> Body:
-        """Storage and forwards of that shape; the storage is allocated once.
+        """Storage and forwards of that shape; the storage is allocated once. On a GPU the last generation's are taken
+        again where they are large enough, with their graphs.
 
         Raises:
             ConfigError: it can't fit in memory.
         """
+        if self._kept is not None and self._kept[0].holds(shape):
+            return self._kept[1]
+        self._kept = None  # first give back the storage that is too small
         check_memory(self.model.module, shape)
-        return make_body(self.model.module, self._products, shape)
+        body = make_body(self.model.module, self._products, shape)
+        if self.model.device.type == "cuda":
+            self._kept = shape, body
+        return body
 
     @functools.cached_property
     def _products(self) -> Products:
@@ -144,7 +156,7 @@ class Engine:
                 f"The device's memory holds not even {num_slots} rows.",
                 "Lower sampling.max_new_tokens, or take a smaller model.",
             )
-        self.num_slots = num_slots // 2
+        self.num_slots, self._kept = num_slots // 2, None
         self.say(f"out of memory; going on with {self.num_slots} slots (set sampling.slots to start there)")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -3,7 +3,8 @@
 The arithmetic is the transformers module's, over its own weights, with three differences: the projections of
 query, key and value are one product, as are gate and up (`linear.Product`); prompts are packed, so no padding goes
 through a product; and the query heads that share a key head attend together, so keys are not repeated. What lies
-between the products is torch's (`TorchPieces`), or on a CPU compiled C (`kernels.Kernels`).
+between the products is torch's (`TorchPieces`), or compiled: C on a CPU (`kernels.Kernels`), Triton on a GPU
+(`triton_kernels.TritonKernels`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from selftrain.sampling.bodies import Prompts, prompts_and_owners
 from selftrain.sampling.cache import Batch, SlotCache
 from selftrain.sampling.kernels import Kernels, compiled
 from selftrain.sampling.linear import Product
+from selftrain.sampling.triton_kernels import TritonKernels, triton_kernels
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 ROPE_TYPES = ("default", "linear", "llama3")  # angles that depend on the position alone
@@ -71,15 +73,16 @@ class TorchPieces:
         return out
 
 
-def kernels_of(module: Any) -> tuple[Kernels | None, str]:
-    """The compiled pieces for a model; None on a GPU, or where they cannot be had, and then why."""
+def kernels_of(module: Any) -> tuple[Kernels | TritonKernels | None, str]:
+    """The compiled pieces for a model; None where they cannot be had, and why, where that can be helped."""
     config, weight = module.config, module.base_model.embed_tokens.weight
-    if weight.device.type != "cpu":
+    if weight.device.type not in ("cpu", "cuda"):
         return None, ""
     if config.hidden_act != "silu":
         return None, f"there are none for {config.hidden_act}"
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return compiled(weight.dtype, width, config.num_attention_heads // config.num_key_value_heads)
+    group = config.num_attention_heads // config.num_key_value_heads
+    return (compiled if weight.device.type == "cpu" else triton_kernels)(weight.dtype, width, group)
 
 
 class LlamaProducts:

@@ -37,6 +37,10 @@ class Shape:
     prompt_tokens: int
     new_tokens: int
 
+    def holds(self, other: Shape) -> bool:
+        """Whether storage of this shape is large enough for another."""
+        return all(mine >= asked for mine, asked in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True))
+
     def storage_bytes(self, module: nn.Module) -> int:
         """Bytes of key/value storage; of an encoder-decoder, its own and the prompt's."""
         config: Any = module.config
@@ -72,13 +76,13 @@ def make_body(module: nn.Module, products: Products, shape: Shape) -> Body:
     length = shape.prompt_tokens + shape.new_tokens
     if products is None:
         return CausalBody(module, shape.num_slots, length)
-    body: Body
+    on_gpu = next(module.parameters()).device.type == "cuda"
     if isinstance(products, T5Products):
         length = shape.new_tokens + 1
-        body = T5Body(module, products, shape.num_slots, length, shape.prompt_tokens)
-    else:
-        body = LlamaBody(module, products, shape.num_slots, length)
-    return GraphedBody(body, length) if next(module.parameters()).device.type == "cuda" else body
+        encoded = T5Body(module, products, shape.num_slots, length, shape.prompt_tokens)
+        return GraphedBody(encoded, length) if on_gpu else encoded
+    body = LlamaBody(module, products, shape.num_slots, length)
+    return GraphedBody(body, length, body.cache if body.kernels else None) if on_gpu else body
 
 
 def plain_path_reason(module: nn.Module) -> str:

@@ -3,8 +3,8 @@
 The transformers decoder counts positions for the whole batch at once, so it can't refill a row. This is
 the same arithmetic (relative position bias, no scaling, RMS norms, cross-attention) with a position a row,
 over the module's own weights, query, key and value in one product. The question is encoded once, and its
-cross-attention keys and values are computed once and stored in all of its slots. On a CPU attention and norms are
-compiled C (`kernels.Kernels`).
+cross-attention keys and values are computed once and stored in all of its slots. Attention and norms are compiled, C on a
+CPU (`kernels.Kernels`) and Triton on a GPU (`triton_kernels.TritonKernels`), or torch's.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from selftrain.sampling.bodies import Prompts, prompts_and_owners
 from selftrain.sampling.cache import Batch, SlotCache, rounded
 from selftrain.sampling.kernels import Kernels, compiled
 from selftrain.sampling.linear import Product
+from selftrain.sampling.triton_kernels import TritonKernels, triton_kernels
 
 
-def kernels_of(module: Any) -> tuple[Kernels | None, str]:
-    """The compiled pieces for a model; None on a GPU, or where they cannot be had, and then why."""
+def kernels_of(module: Any) -> tuple[Kernels | TritonKernels | None, str]:
+    """The compiled pieces for a model; None where they cannot be had, and why, where that can be helped."""
     weight = module.get_decoder().embed_tokens.weight
-    return compiled(weight.dtype, module.config.d_kv, 1) if weight.device.type == "cpu" else (None, "")
+    if weight.device.type not in ("cpu", "cuda"):
+        return None, ""
+    return (compiled if weight.device.type == "cpu" else triton_kernels)(weight.dtype, module.config.d_kv, 1)
 
 
 class T5Products:
@@ -58,7 +61,8 @@ class T5Body:
         self.own = SlotCache(num_slots, length, *shape)
         self.cross = SlotCache(num_slots, prompt_length, *shape)
         self.prompt_lengths = torch.ones(num_slots, dtype=torch.long, device=weight.device)
-        self.widest = 1  # of the prompts so far: what cross-attention reads
+        # of the prompts so far: what cross-attention reads; on a GPU steps are graphs, which keep their first shapes
+        self.widest = prompt_length if self.device.type == "cuda" else 1
         self.products = products
         self.distance_bias = _distance_bias(self.blocks[0].layer[0].SelfAttention, length)  # [length, H]
         self.bias_by_head = self.distance_bias.T.contiguous()
