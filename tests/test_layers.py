@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1] / "src" / "selftrain"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "cli", "subcommands"),
     (
-        "api", "datacheck", "doctor", "evaluate", "export", "init", "inityaml", "lengths", "plan", "processor",
+        "api", "datacheck", "doctor", "evaluate", "export", "init", "inityaml", "lengths", "plan", "processor", "push",
         "samplefile", "samplejob", "sampletable", "terminal", "use",
     ),
     ("runner",),
@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stages",),
     ("report", "sampling", "training"),
     ("forwards", "memory"),
-    ("short_attention",),
+    ("flex_trees", "short_attention"),
     ("models",),
     (
         "calculator", "card", "data", "guard", "judged", "labelling", "model_hub", "outfile", "pairing", "pool",

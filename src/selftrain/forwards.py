@@ -7,7 +7,8 @@ Two layouts, the same numbers:
 
 - "rows": one padded row a completion, the prompt in each. Any model that transformers loads.
 - "trees": each prompt once. Decoder-only models get all trees of a micro-batch as one sequence without any
-  padding; attention runs tree by tree, a completion sees its prompt and itself, and its positions follow the prompt's.
+  padding; attention runs tree by tree (on a GPU in one kernel, `flex_trees`), a completion sees its prompt and itself,
+  and its positions follow the prompt's.
   Encoder-decoder models encode each prompt once; their decoder rows stay padded.
 
 `choose_layout` tries both on a made-up tree, since a model's attention may not be ours to replace.
@@ -24,12 +25,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from selftrain.errors import ModelError
+from selftrain.flex_trees import BLOCK, Branch, flex_tree_attention, tree_mask
 from selftrain.models import is_encoder_decoder
 from selftrain.short_attention import is_short, short_attention
 
 Ids = Sequence[int]
 Layout = Literal["rows", "trees"]
 ATTENTION = "selftrain_trees"
+FLEX_TOKENS = 2048  # of a forward on a GPU, from which on its trees attend in one compiled kernel
 
 
 class Tree(NamedTuple):
@@ -108,14 +111,7 @@ def _padded(sequences: Sequence[Ids], pad_id: int, device: torch.device) -> tupl
 # --- Trees in a decoder-only model ---
 
 
-class _Branch(NamedTuple):
-    """Where a completion's fed tokens lie in the flat sequence: its tree's prompt, and its own."""
-
-    prompt: slice
-    own: slice
-
-
-def _flatten(trees: Sequence[Tree]) -> tuple[list[int], list[int], list[int], list[list[_Branch]]]:
+def _flatten(trees: Sequence[Tree]) -> tuple[list[int], list[int], list[int], list[list[Branch]]]:
     """Fed ids [N'], positions [N'], the column that predicts each target token, and each tree's branches.
 
     A tree is its prompt, then each completion less its last token, which is predicted and never fed.
@@ -123,7 +119,7 @@ def _flatten(trees: Sequence[Tree]) -> tuple[list[int], list[int], list[int], li
     ids: list[int] = []
     positions: list[int] = []
     predictors: list[int] = []
-    branches: list[list[_Branch]] = []
+    branches: list[list[Branch]] = []
     for prompt, targets in trees:
         trunk = slice(len(ids), len(ids) + len(prompt))
         ids += prompt
@@ -134,18 +130,24 @@ def _flatten(trees: Sequence[Tree]) -> tuple[list[int], list[int], list[int], li
             ids += target[:-1]
             positions += range(len(prompt), len(prompt) + len(target) - 1)
             predictors += [trunk.stop - 1, *range(own.start, own.stop)]
-            branches[-1].append(_Branch(trunk, own))
+            branches[-1].append(Branch(trunk, own))
     return ids, positions, predictors, branches
 
 
 def _tree_hidden(module: Any, trees: Sequence[Tree], device: torch.device) -> Tensor:
     ids, positions, predictors, branches = _flatten(trees)
+    mask = None
+    if device.type == "cuda" and len(ids) >= FLEX_TOKENS:
+        filling = [0] * (-len(ids) % BLOCK)
+        ids, positions = ids + filling, positions + filling
+        mask = tree_mask(branches, len(ids), device)
     with attention_of(module, "trees"):
         hidden = module.base_model(
             input_ids=torch.tensor([ids], device=device),
             position_ids=torch.tensor([positions], device=device),
             use_cache=False,
             branches=branches,
+            block_mask=mask,
         ).last_hidden_state
     found: Tensor = hidden[0, torch.tensor(predictors, device=device)]
     return found
@@ -179,7 +181,8 @@ def _tree_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    branches: Sequence[Sequence[_Branch]],
+    branches: Sequence[Sequence[Branch]],
+    block_mask: Any = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
@@ -188,6 +191,7 @@ def _tree_attention(
 
     Args:
         query: [1, H, N', d]; key and value [1, G, N', d], G dividing H.
+        block_mask: that of `flex_trees`, where all trees are to attend at once.
 
     Returns:
         [1, N', H, d], and no weights.
@@ -199,6 +203,8 @@ def _tree_attention(
     if wants or attention_mask is not None or key.shape[-2] != query.shape[-2]:
         raise NotImplementedError(f"its attention takes {', '.join(wants) or 'a mask of its own'}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if block_mask is not None and not dropout:
+        return flex_tree_attention(query, key, value, block_mask, scale).transpose(1, 2), None
 
     def attend(own: slice, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         return _attend(query[:, :, own], keys, values, mask, scale, dropout)
