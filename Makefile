@@ -16,7 +16,7 @@ INPUTS := pyproject.toml constraints.txt
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format clean
+.PHONY: help run test check docs format clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -34,12 +34,16 @@ check: $(VENV)/.installed-dev ## Format, lint, strict types, layer test
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
+docs: $(VENV)/.installed-docs ## Build the documentation into site/, strictly: links, anchors, the reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open site/index.html"
+
 format: $(VENV)/.installed-dev ## Format the code and sort its imports
 	$(BIN)/ruff check --select I --fix .
 	$(BIN)/ruff format .
 
-clean: ## Remove .venv and the tools' caches; runs/ stays
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## Remove .venv, site/ and the tools' caches; runs/ stays
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # One stamp a set of packages: installed again only when pyproject.toml or constraints.txt changes.
 $(VENV)/.installed-run: $(VENV)/.made $(INPUTS)
@@ -51,6 +55,11 @@ $(VENV)/.installed-dev: $(VENV)/.made $(INPUTS)
 	@echo "Installing selftrain with problems and tools (gym, dev) into $(VENV); the first time takes some minutes."
 	$(INSTALL) -e '.[dev,gym]'
 	@touch $@ $(VENV)/.installed-run
+
+$(VENV)/.installed-docs: $(VENV)/.made $(INPUTS)
+	@echo "Installing selftrain with mkdocs-material (docs) into $(VENV)."
+	$(INSTALL) -e '.[docs]'
+	@touch $@
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

@@ -22,12 +22,13 @@ from typing import Any
 from benchmarks.work import WARM_UP, Portable, Say
 from selftrain.config import OptimizerConfig, RunConfig
 from selftrain.errors import ConfigError, RunError
+from selftrain.identity import identity
 from selftrain.judged import COMPLETIONS, is_right
 from selftrain.metrics import paired_difference
 from selftrain.models import config_is_encoder_decoder
 from selftrain.recipe import load_config
 from selftrain.records import Completion, Pair, Problem, read_jsonl
-from selftrain.rundir import RunDir, digest_of, identity, read_json
+from selftrain.rundir import RunDir, digest_of, read_json
 from selftrain.stages.data import load_sets
 from selftrain.stages.pair import PAIRS
 from selftrain.stages.select import read_examples

@@ -56,7 +56,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--model", type=Path, help="weights to start from (default: the run's warm-up model, else its delivered one)")
     add("--work", type=Path, help="where tasks and logs are kept (default: benchmarks/ in selftrain's cache)")
-    add("--systems", help=f"comma-separated, of: {', '.join(TRAINERS)} (default: all; quick: those with a target)")
+    add(
+        "--systems",
+        help=f"comma-separated, of: {', '.join(TRAINERS)} (default: all; quick: with a target)",
+    )
     add("--repetitions", type=int, default=3, help="of each system (default: 3)")
     add("--budget-tokens", type=int, help=f"how much is trained, as tokens of plain rows (default: {BUDGET_TOKENS})")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -80,7 +83,8 @@ def options_from(arguments: Sequence[str] | None) -> Options:
     device = default_device() if given.device == "auto" else given.device
     asked = [name.strip() for name in (given.systems or "").split(",") if name.strip()]
     check_names(asked, TRAINERS)
-    wanted = asked or (QUICK if given.quick else TRAINERS)
+    usual = [name for name, trainer in TRAINERS.items() if device == "cuda" or not trainer.compiled]
+    wanted = asked or (QUICK if given.quick else usual)
     return Options(
         run=given.run.expanduser().resolve(),
         model=given.model and given.model.expanduser().resolve(),

@@ -40,6 +40,7 @@ from benchmarks.training_work import (
 from benchmarks.trl_parts import PACKAGES, common_arguments, dataset_of, trainer_of, with_pad_token
 from selftrain.forwards import Layout, choose_layout
 from selftrain.models import LanguageModel, load_model
+from selftrain.training.compiling import compile_blocks
 from selftrain.training.dpo import DPOObjective
 from selftrain.training.fit import Precision, fit
 from selftrain.training.objective import Forward, Measure
@@ -59,17 +60,20 @@ class Trainer:
     task: str
     layout: Layout | None
     packed: bool = False
+    compiled: bool = False
 
 
 TRAINERS: dict[str, Trainer] = {
     "dpo": Trainer("selftrain, trees", "dpo", "trees"),
     "dpo-rows": Trainer("selftrain, rows", "dpo", "rows"),
+    "dpo-compiled": Trainer("selftrain, trees, compiled", "dpo", "trees", compiled=True),
     "dpo-trl": Trainer("TRL DPOTrainer", "dpo", None),
     "single": Trainer("selftrain, trees", "single", "trees"),
     "single-rows": Trainer("selftrain, rows", "single", "rows"),
     "single-trl": Trainer("TRL DPOTrainer", "single", None),
     "sft": Trainer("selftrain, trees", "sft", "trees"),
     "sft-rows": Trainer("selftrain, rows", "sft", "rows"),
+    "sft-compiled": Trainer("selftrain, trees, compiled", "sft", "trees", compiled=True),
     "sft-trl": Trainer("TRL SFTTrainer", "sft", None),
     "sft-trl-packed": Trainer("TRL SFTTrainer, packing", "sft", None, packed=True),
 }
@@ -136,6 +140,8 @@ def _amounts(amount: Amount, module: nn.Module, is_dpo: bool) -> Json:
 
 def _open_ours(setup: Setup, task: TrainingTask, model: LanguageModel, watch: measure.Watch, folder: Path) -> Go:
     layout, _ = choose_layout(model.module, TRAINERS[setup.system].layout or "rows")
+    if TRAINERS[setup.system].compiled:
+        compile_blocks(model.module)
 
     class Watched(DPOObjective):
         """Marks where each forward without gradient ends."""

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 from selftrain.config import DataSpec, PromptConfig, RunConfig
 from selftrain.data import load
 from selftrain.errors import DataError, RunError
+from selftrain.identity import identity
 from selftrain.recipe import load_config
 from selftrain.records import Problem
-from selftrain.rundir import digest_of, identity, write_json
+from selftrain.rundir import digest_of, write_json
 from selftrain.sampling.base import Request, SamplingParams
 from selftrain.seeding import derive_seed
 from selftrain.weights import weights_digest

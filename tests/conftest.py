@@ -12,6 +12,12 @@ if not os.environ.get("CUDA_VISIBLE_DEVICES") and not Path("/dev/nvidiactl").exi
 
 
 @pytest.fixture(scope="session")
+def device() -> str:
+    """Where the engine's tests decode: $SELFTRAIN_TEST_DEVICE, else cpu."""
+    return os.environ.get("SELFTRAIN_TEST_DEVICE") or "cpu"
+
+
+@pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder with gsm8k, svamp and asdiv: $SELFTRAIN_DATA, else shared/data beside the repository; or skip."""
     folder = Path(os.environ.get("SELFTRAIN_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")

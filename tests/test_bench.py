@@ -50,7 +50,8 @@ def test_what_cannot_be_is_refused_before_the_folder_is_made(tmp_path: Path) -> 
 
 def test_samples_and_an_own_warm_up_model_are_part_of_what_a_run_is(tmp_path: Path) -> None:
     plain = load_config("smoke")
-    RunDir.open(tmp_path / "run", plain).close()
+    with RunDir.open(tmp_path / "run", plain) as run:
+        run.stage("0-warmup/select", **STAGE)
     for override in ("warmup_model=mine", "data.samples=s.jsonl"):
         with pytest.raises(RunError, match="holds a different run"):
             RunDir.open(tmp_path / "run", load_config("smoke", [override]))

@@ -33,3 +33,11 @@ def test_settings_that_we_did_not_write_are_refused(tmp_path: Path, content: str
         return
     with pytest.raises(ModelError, match="not settings that selftrain wrote"):
         read_settings(tmp_path)
+
+
+def test_a_card_names_no_folder_of_this_machine(tmp_path: Path) -> None:
+    base = tmp_path / "my-base"
+    base.mkdir()
+    write_card(tmp_path, load_config("smoke", [f"model={base}"]), digest="d1gest", style="angle")
+    card = (tmp_path / "README.md").read_text()
+    assert "from `my-base`" in card and str(tmp_path) not in card

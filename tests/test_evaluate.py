@@ -160,6 +160,16 @@ def test_the_verifier_is_the_call_s(write: Callable[..., str]) -> None:
     assert [(problem.answer, problem.verify) for problem in problems] == [("C", "choice"), ("B", "choice")]
 
 
+def test_columns_of_other_names(write: Callable[..., str]) -> None:
+    path = write({"text": "6 times 7?", "gold_value": "42"})
+    found = evaluate.load_named([path], fields=["question=text", "answer=gold_value"])["my"]
+    assert [(problem.question, problem.answer) for problem in found] == [("6 times 7?", "42")]
+    with pytest.raises(DataError, match="no column for 'question' was found; columns found: text, gold_value"):
+        evaluate.load_named([path])
+    with pytest.raises(DataError, match="expected OURS=THEIRS, got 'question'"):
+        evaluate.load_named([path], fields=["question"])
+
+
 def test_importing_it_loads_no_torch() -> None:
     code = "import sys, selftrain.evaluate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,7 +14,7 @@ from selftrain import flex_trees, forwards
 from selftrain.flex_trees import BLOCK, flex_tree_attention, tree_mask
 from selftrain.forwards import Tree
 
-# four blocks: a tree over two of them, branches that begin and end at and inside blocks, empty branches, one-token trees
+# four blocks: a tree over two of them, branches that begin and end at and inside blocks, empty branches
 TREES = [
     Tree([5] * 60, [[6] * 41, [6] * 100, [6], [6] * 20]),
     Tree([5], [[6]]),
@@ -32,7 +32,7 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             return flex_attention(*args, **kwargs)
 
     if not torch.cuda.is_available():
-        monkeypatch.setattr(flex_trees, "compiled", lambda: plain)
+        monkeypatch.setattr(flex_trees, "compiled", plain)
     yield
 
 
@@ -60,9 +60,7 @@ def test_attention_and_gradients_are_those_tree_by_tree(with_gradients: bool) ->
     torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-4)
     if not with_gradients:
         return
-    found, expected = (
-        torch.autograd.grad((out * weights).sum(), (query, key, value)) for out in (whole, parts)
-    )
+    found, expected = (torch.autograd.grad((out * weights).sum(), (query, key, value)) for out in (whole, parts))
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 

@@ -24,7 +24,7 @@ LIGHT = [
 
 # Prints what an import of every module changed in the process, as JSON.
 WATCH = """
-import importlib, json, logging, os, pkgutil, random, signal, sys, warnings
+import importlib, importlib.util, json, logging, os, pkgutil, random, signal, sys, warnings
 import numpy, torch, accelerate, transformers
 import selftrain
 
@@ -48,7 +48,8 @@ def state():
 
 def names(package):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if not module.name.endswith("__main__"):
+        needs_triton = module.name.endswith("triton_source")
+        if not module.name.endswith("__main__") and not (needs_triton and importlib.util.find_spec("triton") is None):
             yield module.name
 
 before = state()

@@ -222,6 +222,8 @@ def test_hub_sets(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def load_dataset(name: str, config: str | None, *, split: str, revision: str | None) -> Rows:
         calls.append((name, config, split))
+        if name == "some/gated-403":
+            raise RuntimeError("Couldn't reach 'some/gated-403' on the Hub")
         if name == "closed/set":
             raise RuntimeError("Dataset 'closed/set' is a gated dataset on the Hub. You must be authenticated.")
         return [
@@ -244,6 +246,9 @@ def test_hub_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="could not be loaded from the hub") as caught:
         init("hub:closed/set", Path("other.yaml"), model="a/b")
     assert "hf auth login" in str(caught.value.hint)
+    with pytest.raises(DataError, match="could not be loaded from the hub") as caught:
+        init("hub:some/gated-403", Path("other.yaml"), model="a/b")
+    assert "hf auth login" not in str(caught.value.hint), "the name says nothing of a login"
     with pytest.raises(DataError, match="expected hub:NAME"):
         init("hub:../passwd", Path("other.yaml"), model="a/b")
 

@@ -33,8 +33,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("flex_trees", "short_attention"),
     ("models",),
     (
-        "calculator", "card", "data", "guard", "judged", "labelling", "model_hub", "outfile", "pairing", "pool",
-        "prompts", "proposal", "recipe", "rundir", "similarity", "smollm2", "toy", "verify", "weights",
+        "calculator", "card", "data", "guard", "identity", "judged", "labelling", "model_hub", "outfile", "pairing",
+        "pool", "prompts", "proposal", "recipe", "rundir", "similarity", "smollm2", "toy", "verify", "weights",
     ),
     ("config", "cost", "errors", "hardware", "metrics", "processes", "progress", "records", "seeding"),
 )  # fmt: skip

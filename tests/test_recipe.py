@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from selftrain.errors import ConfigError
-from selftrain.recipe import load_config, recipe_names
+from selftrain.recipe import load_config, recipe_names, recipe_text, renamed
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -42,12 +42,27 @@ def test_a_set_given_as_a_string() -> None:
         ("prompt.template=Solve it", r"prompt: .*must contain \{question\}"),
         ("data.test.7.take=1", r"expected an index below 1, got '7'"),
         ("nonsense", r"Expected section.field=value, got 'nonsense'"),
+        ("prompt.template=Q: it", r"'Q: it' is read as YAML, and gives a mapping(.|\n)*quotes of its own"),
+        ("data.train=source: file", r"gives a mapping"),
         ("seed=[1", r"seed: '\[1' is not a YAML value"),
     ],
 )
 def test_bad_overrides_say_what_was_expected_and_got(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config("smoke", [override])
+
+
+def test_text_in_quotes_of_its_own_stays_text() -> None:
+    config = load_config("smoke", ['prompt.template="Q: {question} A:"', "data.test.0={source: arithmetic, take: 5}"])
+    assert config.prompt.template == "Q: {question} A:" and config.data.test[0].take == 5
+
+
+@pytest.mark.parametrize(("name", "run"), [("mine", "mine"), ("no", "no"), ("2nd", "2nd"), ("my run", "smoke")])
+def test_a_copied_recipe_is_a_run_of_its_own_name(name: str, run: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(renamed(recipe_text("smoke"), name))
+    config = load_config(str(path))
+    assert config.name == run and config.model_copy(update={"name": "smoke"}) == load_config("smoke")
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from selftrain.config import RunConfig
 from selftrain.errors import RunError
+from selftrain.identity import identity
 from selftrain.recipe import load_config
-from selftrain.rundir import RunDir, identity
+from selftrain.rundir import RunDir, write_json
 
 
 @pytest.fixture
@@ -69,11 +70,45 @@ def test_released_weights_do_not_make_a_stage_unfinished(tmp_path: Path, config:
 
 
 def test_another_run_in_the_folder_is_refused_by_its_differing_keys(tmp_path: Path, config: RunConfig) -> None:
-    RunDir.open(tmp_path / "run", config).close()
+    with RunDir.open(tmp_path / "run", config) as run:
+        run.stage("0-warmup/select", inputs={}, settings={}, work=write_hello)
     other = load_config("smoke", ["training.dpo.beta=0.9", "seed=5"])
     with pytest.raises(RunError, match=r"seed \(1 there, 5 asked\), training\.dpo\.beta"):
         RunDir.open(tmp_path / "run", other)
     RunDir.open(tmp_path / "run", load_config("smoke", ["baselines=[st]", "training.micro_batch_tokens=512"])).close()
+
+
+def test_a_run_that_did_no_work_leaves_the_folder_to_another(tmp_path: Path, config: RunConfig) -> None:
+    other = load_config("smoke", ["seed=5"])
+
+    def breaks(folder: Path) -> dict[str, int]:
+        raise RunError("the prompt is too long")
+
+    with RunDir.open(tmp_path / "run", config) as run:
+        run.stage("data", inputs={}, settings={}, work=write_hello)
+        (run.path / "base").mkdir()
+        with pytest.raises(RunError, match="too long"):
+            run.stage("0-base/evaluate/made-up", inputs={}, settings={}, work=breaks)
+    (tmp_path / "run/notes.txt").write_text("mine")
+    with RunDir.open(tmp_path / "run", other) as run:
+        left = {entry.name for entry in run.path.iterdir()}
+        assert left >= {"run.json", "config.yaml", "notes.txt"} and not left & {"data", "base"}
+        assert (run.path / "journal.jsonl").read_text().count('"start"') == 1
+        run.stage("data", inputs={}, settings={}, work=write_hello)
+    RunDir.open(tmp_path / "run", config).close()
+
+
+@pytest.mark.parametrize("left", ["shards/0.jsonl", "checkpoint/state.json"])
+def test_half_a_stage_is_work_and_is_not_thrown_away(tmp_path: Path, config: RunConfig, left: str) -> None:
+    def cut_off(folder: Path) -> dict[str, int]:
+        write_json(folder / left, {})
+        raise KeyboardInterrupt
+
+    with RunDir.open(tmp_path / "run", config) as run, pytest.raises(KeyboardInterrupt):
+        run.stage("0-base/evaluate/made-up", inputs={}, settings={}, work=cut_off)
+    with pytest.raises(RunError, match="holds a different run: seed"):
+        RunDir.open(tmp_path / "run", load_config("smoke", ["seed=5"]))
+    assert (tmp_path / "run/0-base/evaluate/made-up" / left).is_file()
 
 
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path, config: RunConfig) -> None:

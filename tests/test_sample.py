@@ -140,6 +140,13 @@ def test_rows_of_two_sets_with_and_without_answers(
     assert sorted(entry.name for entry in tmp_path.glob("out*")) == ["out.jsonl", "out.jsonl.manifest.json"]
 
 
+def test_columns_of_other_names(llama: str, write: Callable[..., str], tmp_path: Path) -> None:
+    mine = write("mine", {"text": "6 boxes of 7 pens each?", "gold_value": "42"})
+    out = tmp_path / "out.jsonl"
+    small(llama, mine, out, fields=["question=text", "answer=gold_value"])
+    assert {(row.problem_id, row.strict is None) for row in read_jsonl(out, Completion)} == {("mine/1", False)}
+
+
 def test_a_finished_file_is_left_alone(llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out.jsonl"
     first = small(llama, "arithmetic", out)

@@ -72,6 +72,8 @@ def test_local_folder(tmp_path: Path, asked: list[str]) -> None:
     [
         (["config.json"], [], "config.json"),
         (["config.json"], ["adapter_config.json"], "adapter"),
+        (["config.json"], ["config.yaml", "run.json", "model"], "got a run folder(.|\n)*delivered model: .*model"),
+        (["config.json"], ["config.yaml", "run.json"], "not delivered its model yet"),
         (["model.safetensors"], ["pytorch_model.bin"], "expected model.safetensors, got .*pytorch_model.bin"),
         (["model.safetensors"], [weights.INDEX], "parts of the weights are missing"),
         (["tokenizer.json"], [], "tokenizer"),

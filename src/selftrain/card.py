@@ -11,6 +11,7 @@ from selftrain.errors import ModelError
 from selftrain.rundir import read_json, write_json
 
 SETTINGS = "selftrain.json"
+CARD_FILE = "README.md"
 DEFAULT_MAX_NEW_TOKENS = 300
 
 CARD = """\
@@ -48,7 +49,7 @@ def write_card(folder: Path, config: RunConfig, digest: str, style: str) -> None
     text = CARD.format(
         name=config.name,
         version=__version__,
-        model=config.model,
+        model=_public_name(config.model),
         method=config.method,
         seed=config.seed,
         digest=digest,
@@ -56,7 +57,13 @@ def write_card(folder: Path, config: RunConfig, digest: str, style: str) -> None
         annotation="`<<6*7=42>>`" if style == "angle" else "`[ 6 * 7 = 42 ]`",
         sources=", ".join(dict.fromkeys(sources)),
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / CARD_FILE).write_text(text, encoding="utf-8")
+
+
+def _public_name(model: str) -> str:
+    """A model's name as others may read it: of a local folder the last part, since cards travel and folders do not."""
+    folder = Path(model).expanduser()
+    return folder.resolve().name if folder.is_dir() else model
 
 
 def read_settings(folder: Path) -> tuple[PromptConfig, int]:

@@ -1,7 +1,7 @@
 """The `selftrain` command: parses, calls, prints. Data goes to stdout, everything else to stderr.
 
-Exit codes: 0 done, 1 `data check` found gold answers that fail, 2 something that the user can put right (one message,
-no traceback), 130 interrupted.
+Exit codes: 0 done, 1 `data check` found gold answers that fail or `push` was told no, 2 something that the user can put
+right (one message, no traceback), 130 interrupted.
 Heavy imports happen inside the verbs, so that `--help` answers at once.
 """
 
@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from selftrain.errors import UserError
-from selftrain.subcommands import VERIFY_HELP, data_app, recipes_app
+from selftrain.subcommands import FIELD_HELP, VERIFY_HELP, data_app, push, recipes_app
 
 INTERRUPTED = 130  # exit code of a command stopped by Ctrl-C
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Make a small language model reason better by training it on its own checked answers.\n\n"
+    help="Make a small language model reason better by training it on its own checked answers.\n\n\b\n"
     "Start here:  selftrain run quickstart   (a real 135 M model, offline, minutes on a laptop)\n"
     'Then:        selftrain ask runs/quickstart/model "6 boxes of 7 pens. How many pens?"\n'
     "Your own:    selftrain init --data my.jsonl   (writes a run's YAML for your problems)",
@@ -74,7 +74,7 @@ def init(
     model: Annotated[str, typer.Option(help="A hub name, a local folder, or a built-in.")] = "smollm2-135m",
     out: Annotated[Path, typer.Option(help="The YAML file to make, whole or not at all.")] = Path("mine.yaml"),
     rows: Annotated[int | None, typer.Option(help="Use at most so many of the rows.")] = None,
-    field: Annotated[list[str] | None, typer.Option(help="A file's column: OURS=THEIRS, e.g. question=prompt.")] = None,
+    field: Annotated[list[str] | None, typer.Option(help=FIELD_HELP)] = None,
     verify: Annotated[str | None, typer.Option(help=f"{VERIFY_HELP} Default: by how answers are written.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
@@ -136,6 +136,7 @@ def evaluate(
     data: Annotated[list[str], typer.Option(help="A source (asdiv, svamp, ...) with SOURCE=PATH, or a JSONL file.")],
     take: Annotated[int | None, typer.Option(help="Only this many problems of each set.")] = None,
     verify: Annotated[str, typer.Option(help=VERIFY_HELP)] = "numeric",
+    field: Annotated[list[str] | None, typer.Option(help=FIELD_HELP)] = None,
     calculator: Annotated[bool, typer.Option(help="Compute <<...>> annotations while decoding.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write the judged completions there, as JSONL.")] = None,
 ) -> None:
@@ -144,8 +145,9 @@ def evaluate(
     from selftrain.terminal import make_progress
 
     table = evaluate_sets(
-        model, data, take=take, verify=verify, calculator=calculator, out=out, progress=make_progress()
-    )
+        model, data, take=take, verify=verify, fields=field or (), calculator=calculator, out=out,
+        progress=make_progress(),
+    )  # fmt: skip
     print(table)
 
 
@@ -176,6 +178,7 @@ def sample(
     ] = 128,
     take: Annotated[int | None, typer.Option(help="Only this many problems of each set.")] = None,
     verify: Annotated[str, typer.Option(help=VERIFY_HELP)] = "numeric",
+    field: Annotated[list[str] | None, typer.Option(help=FIELD_HELP)] = None,
     calculator: Annotated[bool, typer.Option(help="Compute <<...>> annotations while decoding.")] = True,
     backend: Annotated[
         str, typer.Option(help="What draws: engine (ours), or vllm (its extra; large models on GPUs).")
@@ -196,8 +199,8 @@ def sample(
 
     done = sample_into(
         model, data, out, samples=samples, temperature=temperature, top_k=top_k, top_p=top_p,
-        max_new_tokens=max_new_tokens, seed=seed, slots=slots, take=take, verify=verify, calculator=calculator,
-        backend=backend, progress=make_progress(),
+        max_new_tokens=max_new_tokens, seed=seed, slots=slots, take=take, verify=verify, fields=field or (),
+        calculator=calculator, backend=backend, progress=make_progress(),
     )  # fmt: skip
     print(done.table())
 
@@ -235,6 +238,9 @@ def export(
             f"{done.read_otherwise} of them, tokenised from their text in one piece, give other tokens than the run "
             "trained on (docs/guide/export.md says why)."
         )
+
+
+app.command()(push)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from selftrain.data import load
 from selftrain.data.gold import GoldFailure, answer_line, gold_failure
 from selftrain.errors import DataError
-from selftrain.evaluate import parse_spec
+from selftrain.evaluate import mapped_fields, parse_spec
 from selftrain.records import Problem
 from selftrain.report.text import clean
 from selftrain.verify import expected_answers, open_verifier
@@ -89,19 +89,6 @@ def check(data: str, *, verify: str = "numeric", rows: int | None = None, fields
         answers=_failures([(problem, answer_line(problem)) for problem in problems]),
         rationales=_failures([(problem, problem.rationale or "") for problem in explained]),
     )
-
-
-def mapped_fields(fields: Sequence[str]) -> dict[str, str]:
-    """Columns of a file from texts such as "question=prompt".
-
-    Raises:
-        DataError: a text of another form.
-    """
-    pairs = [field.partition("=") for field in fields]
-    for field, (ours, equals, theirs) in zip(fields, pairs, strict=True):
-        if not (ours and equals and theirs):
-            raise DataError(f"--field: expected OURS=THEIRS, got {field!r}.", "Such as --field question=prompt.")
-    return {ours: theirs for ours, _, theirs in pairs}
 
 
 def _failures(texts: Sequence[tuple[Problem, str]]) -> tuple[GoldFailure, ...]:

@@ -41,6 +41,7 @@ def evaluate_sets(
     *,
     take: int | None = None,
     verify: str = "numeric",
+    fields: Sequence[str] = (),
     calculator: bool = True,
     out: Path | None = None,
     progress: Progress | None = None,
@@ -52,6 +53,7 @@ def evaluate_sets(
         data: sets, as the module says.
         take: only the first so many problems of each.
         verify: what judges the answers of all sets, as `DataSpec.verify`.
+        fields: columns of all files, each as OURS=THEIRS ("question=prompt").
         calculator: compute annotations while decoding.
         out: where to write the judged completions of all sets, as JSONL; `stage` names the set.
         progress: hears of each set.
@@ -60,7 +62,7 @@ def evaluate_sets(
         DataError: a set that cannot be used, or rows without a usable answer.
         ModelError: a model that cannot be found or loaded.
     """
-    sets = load_named(data, take, verify)
+    sets = load_named(data, take, verify, fields)
     from selftrain.use import open_model
 
     progress = progress or Silent()
@@ -76,15 +78,19 @@ def evaluate_sets(
     return "\n".join(clean(line) for line in table(HEADER, rows))
 
 
-def load_named(data: Sequence[str], take: int | None = None, verify: str = "numeric") -> dict[str, list[Problem]]:
+def load_named(
+    data: Sequence[str], take: int | None = None, verify: str = "numeric", fields: Sequence[str] = ()
+) -> dict[str, list[Problem]]:
     """name -> problems of each set, checked; a name that comes twice gets a number.
 
     Raises:
         DataError: see `evaluate_sets`.
     """
 
+    columns = mapped_fields(fields)
+
     def read(text: str) -> tuple[str, list[Problem]]:
-        spec = parse_spec(text, verify)
+        spec = parse_spec(text, verify).model_copy(update={"fields": columns})
         problems = load(spec).problems[:take]
         _check_answers(text, problems)
         return spec.label, problems
@@ -126,6 +132,19 @@ def parse_spec(text: str, verify: str = "numeric") -> DataSpec:
     if text.partition(":")[0] not in SOURCES and (text.endswith(SUFFIXES) or "/" in text):
         return DataSpec(source="file", name=set_name(text), path=text, verify=verify, rationales=False)
     return DataSpec(source=text, verify=verify, rationales=False)
+
+
+def mapped_fields(fields: Sequence[str]) -> dict[str, str]:
+    """Columns of a file from texts such as "question=prompt".
+
+    Raises:
+        DataError: a text of another form.
+    """
+    pairs = [field.partition("=") for field in fields]
+    for field, (ours, equals, theirs) in zip(fields, pairs, strict=True):
+        if not (ours and equals and theirs):
+            raise DataError(f"--field: expected OURS=THEIRS, got {field!r}.", "Such as --field question=prompt.")
+    return {ours: theirs for ours, _, theirs in pairs}
 
 
 def set_name(path: str) -> str:

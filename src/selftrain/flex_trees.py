@@ -9,14 +9,15 @@ is made. Leaves out: attention dropout (flex_attention has none).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 BLOCK = 128  # flex_attention's own
+compiled: Any = None  # flex_attention for all lengths; made with the first mask, since torch.compile takes a while
 
 
 class Branch(NamedTuple):
@@ -31,8 +32,8 @@ def tree_mask(branches: Sequence[Sequence[Branch]], length: int, device: torch.d
 
     A token sees those before it, and itself, of its tree's prompt and its own branch; what fills up sees itself.
     """
-    from torch.nn.attention.flex_attention import BlockMask
-
+    global compiled
+    compiled = compiled or torch.compile(flex_attention, dynamic=True)
     starts, own = torch.arange(length), torch.arange(length)  # first token of the tree; branch, -1 in a prompt
     for tree in branches:
         first = tree[0].prompt.start
@@ -57,14 +58,10 @@ def tree_mask(branches: Sequence[Sequence[Branch]], length: int, device: torch.d
 
 
 def flex_tree_attention(query: Tensor, key: Tensor, value: Tensor, mask: Any, scale: float) -> Tensor:
-    """Attention [1, H, N', d] of query [1, H, N', d] over key and value [1, G, N', d], G dividing H."""
-    out: Tensor = compiled()(query, key, value, block_mask=mask, scale=scale, enable_gqa=True)
+    """Attention [1, H, N', d] of query [1, H, N', d] over key and value [1, G, N', d], G dividing H.
+
+    Under autocast rotary positions leave queries and keys in fp32, which would make slow products of theirs.
+    """
+    kind = value.dtype
+    out: Tensor = compiled(query.to(kind), key.to(kind), value, block_mask=mask, scale=scale, enable_gqa=True)
     return out
-
-
-@functools.cache
-def compiled() -> Any:
-    """flex_attention, compiled for all lengths."""
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return torch.compile(flex_attention, dynamic=True)

@@ -25,14 +25,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from selftrain.errors import ModelError
-from selftrain.flex_trees import BLOCK, Branch, flex_tree_attention, tree_mask
-from selftrain.models import is_encoder_decoder
+from selftrain.flex_trees import Branch, flex_tree_attention, tree_mask
+from selftrain.models import has_compiled_blocks, is_encoder_decoder
 from selftrain.short_attention import is_short, short_attention
 
 Ids = Sequence[int]
 Layout = Literal["rows", "trees"]
 ATTENTION = "selftrain_trees"
-FLEX_TOKENS = 2048  # of a forward on a GPU, from which on its trees attend in one compiled kernel
+FILL = 1024  # tokens: a GPU's sequence is filled up, so that memory of one shape is taken again
+FLEX_TOKENS = 256  # of a forward on a GPU, from which on its trees attend in one compiled kernel
 
 
 class Tree(NamedTuple):
@@ -137,8 +138,8 @@ def _flatten(trees: Sequence[Tree]) -> tuple[list[int], list[int], list[int], li
 def _tree_hidden(module: Any, trees: Sequence[Tree], device: torch.device) -> Tensor:
     ids, positions, predictors, branches = _flatten(trees)
     mask = None
-    if device.type == "cuda" and len(ids) >= FLEX_TOKENS:
-        filling = [0] * (-len(ids) % BLOCK)
+    if device.type == "cuda" and (len(ids) >= FLEX_TOKENS or has_compiled_blocks(module)):
+        filling = [0] * (-len(ids) % FILL)
         ids, positions = ids + filling, positions + filling
         mask = tree_mask(branches, len(ids), device)
     with attention_of(module, "trees"):
@@ -252,7 +253,7 @@ def choose_layout(module: nn.Module, wanted: Layout | Literal["auto"]) -> tuple[
     if wanted == "trees" and reason:
         raise ModelError(f"training.layout=trees cannot be used with this model: {reason}.", "Take rows or auto.")
     device = next(module.parameters()).device.type
-    if wanted == "auto" and not reason and device != "cpu" and not is_encoder_decoder(module):
+    if wanted == "auto" and not reason and device not in ("cpu", "cuda") and not is_encoder_decoder(module):
         reason = f"attention tree by tree was not measured on {device}; training.layout=trees takes them"
     return ("rows", reason) if reason else ("trees", "")
 

@@ -22,9 +22,8 @@ from selftrain.data import load
 from selftrain.data.assemble import Assembled, assemble, shuffled
 from selftrain.data.base import LoadedSet
 from selftrain.data.files import HUB, answer_text, column_names, find_columns, rows_of
-from selftrain.datacheck import mapped_fields
 from selftrain.errors import ConfigError, DataError
-from selftrain.evaluate import parse_spec, set_name
+from selftrain.evaluate import mapped_fields, parse_spec, set_name
 from selftrain.inityaml import Facts, quoted, recipe_yaml
 from selftrain.lengths import Reader, open_reader
 from selftrain.proposal import Proposal, propose

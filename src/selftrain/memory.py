@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from selftrain.config import TrainingConfig
 from selftrain.forwards import Tree, target_hidden
-from selftrain.models import HEAD_LOGITS
+from selftrain.models import HEAD_LOGITS, blocks_of
 
 FP32, BF16 = 4, 2  # bytes
 ROW_TOKENS = 256  # of a traced row, half prompt and half completion
@@ -96,8 +96,7 @@ def shape_of(config: Any) -> Shape:
     """Count a model's parameters by its config."""
     with torch.device("meta"):
         module = build(config)
-    unsplit = set(getattr(module, "_no_split_modules", None) or ())
-    blocks = [part for part in module.modules() if type(part).__name__ in unsplit]
+    blocks = blocks_of(module)
     head = module.get_output_embeddings()
     return Shape(
         parameters=_count(module),

@@ -3,6 +3,7 @@
     model_hub.cached("owner/name", usable)            # a folder of the hub's own cache, no network
     model_hub.list_files("owner/name")                # one request, 3 seconds to the first byte, no retry
     model_hub.download("owner/name", ["config.json", "model.safetensors"])
+    model_hub.ask("whoami-v2")                        # status and body of any such request
 
 The hub's client resends what fails, and bounds connecting and reading apart, so that without a network it can
 hold a user for minutes. The lookup here is one request in a thread that is waited for 3 seconds, name
@@ -49,23 +50,33 @@ def list_files(repo: str, first_byte_s: float = FIRST_BYTE_S) -> list[str]:
     Raises:
         HubError: no such repository, no answer within `first_byte_s` seconds, or one that makes no sense.
     """
+    status, body = ask(f"models/{repo}", first_byte_s)
+    if status in (401, 404):
+        raise HubError("the hub knows no public model of that name (a private one needs `hf auth login`)")
+    try:
+        return [str(row["rfilename"]) for row in json.loads(body)["siblings"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise HubError(f"the hub's answer cannot be used (status {status})") from error
+
+
+def ask(path: str, first_byte_s: float = FIRST_BYTE_S) -> tuple[int, bytes]:
+    """Status and body of one GET under the hub's /api/, as the user who is logged in, if one is.
+
+    Raises:
+        HubError: no answer within `first_byte_s` seconds, or none at all.
+    """
     from huggingface_hub import constants, get_session, get_token
 
     token = get_token()
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    lookup = _Lookup(get_session(), f"{constants.ENDPOINT}/api/models/{repo}", headers)
+    lookup = _Lookup(get_session(), f"{constants.ENDPOINT}/api/{path}", headers)
     lookup.start()
     if not lookup.begun.wait(first_byte_s):
         raise HubError(f"the hub gives no answer within {first_byte_s:g} seconds")
     lookup.join()
     if lookup.error is not None:
         raise HubError(f"the hub cannot be reached ({lookup.error})") from lookup.error
-    if lookup.status in (401, 404):
-        raise HubError("the hub knows no public model of that name (a private one needs `hf auth login`)")
-    try:
-        return [str(row["rfilename"]) for row in json.loads(lookup.body)["siblings"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise HubError(f"the hub's answer cannot be used (status {lookup.status})") from error
+    return lookup.status, lookup.body
 
 
 class _Lookup(threading.Thread):
@@ -104,9 +115,10 @@ def download(repo: str, files: Sequence[str]) -> Path:
     except GatedRepoError as error:
         raise HubError("the model is gated: accept its terms on its page, then `hf auth login`") from error
     except Exception as error:  # as above
-        raise HubError(f"the download failed ({_first_line(error)})") from error
+        raise HubError(f"the download failed ({first_line(error)})") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

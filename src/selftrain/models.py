@@ -180,6 +180,17 @@ def set_dropout(module: nn.Module, probability: float | None) -> None:
                 setattr(part, name, probability)
 
 
+def blocks_of(module: nn.Module) -> list[nn.Module]:
+    """The repeated blocks of a transformers model, in order."""
+    unsplit = set(getattr(module, "_no_split_modules", None) or ())
+    return [part for part in module.modules() if type(part).__name__ in unsplit]
+
+
+def has_compiled_blocks(module: nn.Module) -> bool:
+    """Whether they are compiled for training."""
+    return any(block._compiled_call_impl is not None for block in blocks_of(module)[:1])
+
+
 def checkpoint_activations(module: nn.Module) -> None:
     """Have each layer's activations computed again in the backward pass, in training mode."""
     names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")  # of newer and older transformers

@@ -7,6 +7,7 @@ An unknown recipe, field or value is a `ConfigError` that names the nearest know
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -47,6 +48,17 @@ def recipe_text(name_or_path: str) -> str:
     )
 
 
+def renamed(text: str, name: str) -> str:
+    """A recipe's YAML text as that of a run called `name`, so that it has a folder of its own; as it is for a bad name.
+
+    >>> renamed("# the loop\\nname: smoke\\n", "mine"), renamed("name: smoke\\n", "my run")
+    ('# the loop\\nname: "mine"\\n', 'name: smoke\\n')
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        return text
+    return re.sub(r"^name: .*$", f'name: "{name}"', text, count=1, flags=re.MULTILINE)
+
+
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     """A recipe with overrides (`section.field=value`, value read as YAML) as a checked configuration.
 
@@ -83,12 +95,19 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: {text!r} is not a YAML value ({_one_line(error)}).") from error
+        raise ConfigError(f"{path}: {text!r} is not a YAML value ({_one_line(error)}).", _QUOTED) from error
+    if isinstance(value, dict) and not text.lstrip().startswith("{"):
+        raise ConfigError(f"{path}: {text!r} is read as YAML, and gives a mapping.", _QUOTED)
     value = _number(value)
     if isinstance(node, list):
         node[_index(node, last, path)] = value
     else:
         node[last] = value
+
+
+_QUOTED = (
+    "Put text with signs of YAML (: { # and others) into quotes of its own: 'prompt.template=\"Q: {question} A:\"'"
+)
 
 
 def _child(node: Any, part: str, path: str) -> Any:

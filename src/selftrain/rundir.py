@@ -6,7 +6,8 @@
 A stage is a folder. Its manifest is written last, so a folder with a manifest is whole, and one whose
 manifest names the same inputs and settings is skipped. Everything else in a run folder is made again when
 in doubt. Weights that later stages no longer need are released (`release`); a stage whose weights are
-wanted again is simply redone. Run control (`RUN_CONTROL`) is no part of what a run is.
+wanted again is simply redone. A run that broke off before its first work (a wrong column, a template without its
+slot) leaves the folder to the next one.
 """
 
 from __future__ import annotations
@@ -25,15 +26,11 @@ from typing import Any
 from selftrain import __version__
 from selftrain.config import RunConfig
 from selftrain.errors import RunError
+from selftrain.identity import as_yaml, identity
 from selftrain.processes import ALONE, Team
 
-MANIFEST = "manifest.json"
-RUN_CONTROL = (
-    "name", "description", "baselines", "checkpoints", "compute.device", "compute.threads", "compute.min_free_disk_gb",
-    "training.micro_batch_tokens", "training.layout", "training.gradient_checkpointing", "training.checkpoint_every_s",
-    "training.trackers", "training.sharded",
-)  # fmt: skip
-
+MANIFEST, STARTED = "manifest.json", "started.json"
+READING = ("data", "samples")  # stages that read files, and ask no model
 Figures = dict[str, Any]
 Work = Callable[[Path], Figures]
 
@@ -220,16 +217,16 @@ def _key(name: str, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> s
 
 
 def _prepare(folder: Path, key: str) -> None:
-    if read_json(folder / "started.json") != {"key": key}:
+    if read_json(folder / STARTED) != {"key": key}:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        write_json(folder / "started.json", {"key": key})
+        write_json(folder / STARTED, {"key": key})
 
 
 def _own_files(folder: Path) -> Iterator[Path]:
     """The files that a stage made, other than its bookkeeping."""
     for file in sorted(folder.rglob("*")):
-        if file.is_file() and file.name not in (MANIFEST, "started.json", "spent.json") and file.suffix != ".tmp":
+        if file.is_file() and file.name not in (MANIFEST, STARTED, "spent.json") and file.suffix != ".tmp":
             yield file
 
 
@@ -253,43 +250,38 @@ def take_lock(path: Path) -> int:
     return lock
 
 
-def identity(config: RunConfig) -> dict[str, Any]:
-    """What a run is: its configuration without run control, flattened to dotted keys."""
-    flat = dict(_flatten(config.model_dump(mode="json")))
-    return {key: value for key, value in flat.items() if not key.startswith(RUN_CONTROL)}
-
-
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        for number, inner in enumerate(value):
-            yield from _flatten(inner, f"{prefix}.{number}")
-    else:
-        yield prefix, value
-
-
 def _check_identity(path: Path, config: RunConfig) -> None:
-    """Refuse a folder that holds a different run; record this one in a new folder."""
+    """Refuse a folder that holds a different run; record this one in a new folder, or one without work in it."""
     mine = identity(config)
     known = read_json(path / "run.json")
-    if known is None:
-        if any(entry.name != ".lock" for entry in path.iterdir()):
-            raise RunError(f"{path} is not empty and holds no run.", "Choose another folder with --out.")
+    if known is None and any(entry.name != ".lock" for entry in path.iterdir()):
+        raise RunError(f"{path} is not empty and holds no run.", "Choose another folder with --out.")
+    theirs = {} if known is None else known["identity"]
+    keys = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+    if known is not None and keys and holds_work(path):
+        shown = ", ".join(f"{key} ({theirs.get(key)!r} there, {mine.get(key)!r} asked)" for key in keys[:8])
+        raise RunError(
+            f"{path} holds a different run: {shown}.", "Choose another folder with --out, or remove that one."
+        )
+    if keys:
+        _clear(path)
         write_json(path / "run.json", {"identity": mine, "version": __version__, "created": time.time()})
-    else:
-        theirs = known["identity"]
-        keys = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
-        if keys:
-            shown = ", ".join(f"{key} ({theirs.get(key)!r} there, {mine.get(key)!r} asked)" for key in keys[:8])
-            raise RunError(
-                f"{path} holds a different run: {shown}.", "Choose another folder with --out, or remove that one."
-            )
-    (path / "config.yaml").write_text(_as_yaml(config), encoding="utf-8")
+    (path / "config.yaml").write_text(as_yaml(config), encoding="utf-8")
 
 
-def _as_yaml(config: RunConfig) -> str:
-    import yaml
+def holds_work(path: Path) -> bool:
+    """Whether a run came further than reading its data, by the files that its stages left."""
+    stages = [started.parent for started in path.rglob(STARTED)]
+    return any(
+        stage.relative_to(path).as_posix() not in READING and ((stage / MANIFEST).exists() or any(_own_files(stage)))
+        for stage in stages
+    )
 
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+def _clear(path: Path) -> None:
+    """Remove what a run left that holds no work: data, notes, the random model that it would have started from."""
+    for started in sorted(path.rglob(STARTED)):
+        shutil.rmtree(started.parent, ignore_errors=True)
+    shutil.rmtree(path / "base", ignore_errors=True)
+    for name in ("journal.jsonl", "weights.json", "warmup-weights.json", "results.json", "report.html"):
+        (path / name).unlink(missing_ok=True)

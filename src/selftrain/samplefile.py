@@ -61,6 +61,7 @@ def sample(
     slots: int = 128,
     take: int | None = None,
     verify: str = "numeric",
+    fields: Sequence[str] = (),
     calculator: bool = True,
     backend: str = "engine",
     progress: Progress | None = None,
@@ -80,6 +81,7 @@ def sample(
         slots: rows decoded at once.
         take: only the first so many problems of each set.
         verify: what judges the answers of all sets, as `DataSpec.verify`.
+        fields: columns of all files, each as OURS=THEIRS ("question=prompt").
         calculator: compute annotations while decoding.
         backend: what draws: "engine" is ours, "vllm" wants the extra of that name.
         progress: hears of each set and completion.
@@ -92,7 +94,7 @@ def sample(
     target = OutFile(Path(out))
     target.check_place()
     progress = progress or Silent()
-    sets = load_sets([data] if isinstance(data, str) else data, take, progress.say, verify)
+    sets = load_sets([data] if isinstance(data, str) else data, take, progress.say, verify, fields)
     job = prepare(model, sets, settings, progress.say)
     manifest = target.finished(job.identity)
     if manifest is not None:

@@ -20,7 +20,7 @@ from selftrain.config import DataSpec
 from selftrain.data import load
 from selftrain.data.base import check_unique_ids, rows_digest
 from selftrain.errors import ConfigError, DataError
-from selftrain.evaluate import named_sets, parse_spec
+from selftrain.evaluate import mapped_fields, named_sets, parse_spec
 from selftrain.prompts import Codec
 from selftrain.records import Problem
 from selftrain.sampling.base import SamplingParams
@@ -124,7 +124,11 @@ def check_settings(settings: Settings) -> None:
 
 
 def load_sets(
-    data: Sequence[str], take: int | None, say: Callable[[str], None], verify: str = "numeric"
+    data: Sequence[str],
+    take: int | None,
+    say: Callable[[str], None],
+    verify: str = "numeric",
+    fields: Sequence[str] = (),
 ) -> dict[str, list[Problem]]:
     """name -> problems of each set, with or without answers; a name that comes twice gets a number.
 
@@ -134,9 +138,10 @@ def load_sets(
     """
 
     open_verifier(verify)
+    columns = mapped_fields(fields)
 
     def read(text: str) -> tuple[str, list[Problem]]:
-        spec = spec_of(text, verify)
+        spec = spec_of(text, verify).model_copy(update={"fields": columns})
         loaded = load(spec)
         for reason, count in loaded.skipped.items():
             say(f"{spec.label}: {count} rows skipped: {reason}")

@@ -1,7 +1,8 @@
-"""The verbs of two words: `selftrain recipes show|cp NAME` and `selftrain data check SET`. See cli.py."""
+"""The verbs of two words, `selftrain recipes show|cp NAME` and `selftrain data check SET`, and `push`. See cli.py."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import typer
 from selftrain.errors import ConfigError
 
 VERIFY_HELP = "What judges answers: numeric, choice, symbolic (extra math), or your own MODULE:FUNCTION."
+
+FIELD_HELP = "A file's column: OURS=THEIRS, e.g. question=prompt."
 
 recipes_app = typer.Typer(
     no_args_is_help=False, help="The recipes that come with selftrain.", invoke_without_command=True
@@ -45,11 +48,12 @@ def recipes_cp(
     name: Annotated[str, typer.Argument(help="A recipe's name.")],
     file: Annotated[Path | None, typer.Argument(help="The file to make; default NAME.yaml here.")] = None,
 ) -> None:
-    """Copy a recipe into a file of your own, to change and run."""
-    from selftrain.recipe import recipe_text
+    """Copy a recipe into a file of your own, to change and run; the run is named as the file."""
+    from selftrain.recipe import recipe_text, renamed
     from selftrain.rundir import write_whole
 
-    text, target = recipe_text(name), file or Path(f"{Path(name).stem}.yaml")
+    target = file or Path(f"{Path(name).stem}.yaml")
+    text = renamed(recipe_text(name), target.stem)
     if target.exists():
         raise ConfigError(f"{target} is there already.", "Name another file.")
     if target.suffix not in (".yaml", ".yml"):
@@ -66,7 +70,7 @@ def data_check(
     data: Annotated[str, typer.Argument(help="A source (asdiv, svamp, ...), SOURCE=PATH, or a file of rows.")],
     verify: Annotated[str, typer.Option(help=VERIFY_HELP)] = "numeric",
     rows: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
-    field: Annotated[list[str] | None, typer.Option(help="A file's column: OURS=THEIRS, e.g. question=prompt.")] = None,
+    field: Annotated[list[str] | None, typer.Option(help=FIELD_HELP)] = None,
 ) -> None:
     """Judge a set's own gold answers and rationales by its verifier; exit code 1 where some fail."""
     from selftrain.datacheck import check
@@ -75,3 +79,29 @@ def data_check(
     print(checked.text())
     if not checked.ok:
         raise typer.Exit(1)
+
+
+def push(
+    run_or_model: Annotated[Path, typer.Argument(help="A run folder (its delivered model), or a model folder.")],
+    repo: Annotated[str, typer.Argument(help="owner/name on the hub; made where it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Upload without asking.")] = False,
+) -> None:
+    """Upload a delivered model with its card to the Hugging Face hub.
+
+    Examples:
+
+      selftrain push runs/quickstart ann/my-model --private
+
+    Shows every file with its size and asks first. Weights, configuration, tokenizer and card go, nothing else of the
+    run. Needs a login (`hf auth login`). Tested against a stand-in for the hub, not against the hub itself.
+    """
+    from selftrain.push import carry_out, plan_upload
+
+    upload = plan_upload(run_or_model, repo, private=private)
+    print(upload.text(), file=sys.stderr, flush=True)
+    if not yes and not sys.stdin.isatty():
+        raise ConfigError("Nothing was uploaded: nobody can be asked here.", "Look at the list, then add --yes.")
+    if not yes:
+        typer.confirm("Upload these?", abort=True, err=True)
+    print(carry_out(upload))

@@ -17,7 +17,9 @@ NAMES = ("random-llama", "random-t5")
 def make_toy(name: str, folder: Path, seed: int = 0) -> None:
     """Write a random model and its tokenizer as a plain transformers folder."""
     import torch
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # saving a toy is nothing to tell of
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = _t5_tokenizer() if name == "random-t5" else _llama_tokenizer()

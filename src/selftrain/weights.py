@@ -66,7 +66,7 @@ def resolve(model: str, *, cache_dir: Path | None = None, offline: bool = False,
     if model == SMOLLM2:
         path, source = _smollm2(cache, offline, say)
     elif folder.is_dir():
-        path, source = _local(folder), "local folder"
+        path, source = model_folder(folder), "local folder"
     else:
         path, source = _from_hub(model, offline, say)
     return ResolvedWeights(path, model, source, weights_digest(path, cache))
@@ -106,7 +106,7 @@ def _smollm2(cache: Path, offline: bool, say: Say) -> tuple[Path, str]:
             say(f"{SMOLLM2}: {str(error).splitlines()[0]}")
     folder = _converted_folder(cache)
     smollm2.build(folder, say=say, download=not offline)
-    return _local(folder), source
+    return model_folder(folder), source
 
 
 def _converted_folder(cache: Path) -> Path:
@@ -148,7 +148,7 @@ def _download(repo: str, say: Say) -> Path:
     if not any(file.endswith(".safetensors") for file in wanted):
         raise ModelError(f"{repo}: expected safetensors, the hub has {_shown(files)}.", _CONVERT)
     say(f"{repo}: downloading from the hub")
-    return _local(model_hub.download(repo, wanted))
+    return model_folder(model_hub.download(repo, wanted))
 
 
 def wanted_files(files: Iterable[str]) -> list[str]:
@@ -168,7 +168,12 @@ def usable(folder: Path) -> bool:
 _CONVERT = "If you trust it, load it once with transformers and save it with save_pretrained, which writes safetensors."
 
 
-def _local(folder: Path) -> Path:
+def model_folder(folder: Path) -> Path:
+    """The folder, which holds config, safetensors (every part) and tokenizer.
+
+    Raises:
+        ModelError: something of these is missing.
+    """
     problem = _problem(folder)
     if problem is not None:
         raise ModelError(f"{folder}: {problem[0]}", problem[1])
@@ -180,6 +185,9 @@ def _problem(folder: Path) -> tuple[str, str] | None:
     names = {entry.name for entry in folder.iterdir()}
     if "adapter_config.json" in names and "config.json" not in names:
         return "expected a whole model, got an adapter.", "Merge it into its base model and save that."
+    if "config.json" not in names and {"config.yaml", "run.json"} <= names:
+        there = "Name its delivered model" if "model" in names else "It has not delivered its model yet; that will be"
+        return "expected a model folder, got a run folder.", f"{there}: {folder / 'model'}"
     if "config.json" not in names:
         return f"expected a config.json, got {_shown(names)}.", "Name a folder that save_pretrained wrote."
     if not {"model.safetensors", INDEX} & names:

@@ -155,7 +155,7 @@ def test_quick_is_one_short_repetition(tmp_path: Path) -> None:
     assert quick.repetitions == 1
     assert quick.budget_tokens < full.budget_tokens
     assert "dpo-rows" not in quick.systems
-    assert full.systems == tuple(TRAINERS)
+    assert full.systems == tuple(name for name in TRAINERS if not name.endswith("compiled"))
     assert quick.out != full.out
 
 

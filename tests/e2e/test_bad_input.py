@@ -31,6 +31,8 @@ def refused(done: subprocess.CompletedProcess[str], *expected: str) -> None:
         (["run", "smoke", "data.train=none.jsonl"], ["none.jsonl"]),
         (["run", "smoke", "model=no/such/model"], ["no/such/model"]),
         (["run", "smoke", "compute.min_free_disk_gb=1e9"], ["GB of disk are free", "Free some space"]),
+        (["run", "smoke", "prompt.template=Q: {question} A:"], ["prompt.template", "into quotes of its own"]),
+        (["run", "smoke", "prompt.template=Solve it"], ["prompt.template must contain {question}"]),
         (["ask", "/no/such/folder", "?"], ["/no/such/folder"]),
         (["evaluate", "smollm2-135m", "--data", "nothing.jsonl"], ["nothing.jsonl"]),
         (["report", "/no/such/run"], ["/no/such/run"]),
@@ -42,6 +44,23 @@ def refused(done: subprocess.CompletedProcess[str], *expected: str) -> None:
 )
 def test_refused_by_name(arguments: list[str], expected: list[str], tmp_path: Path, cli: Cli) -> None:
     refused(cli(*arguments, cwd=tmp_path), *expected)
+
+
+def test_a_column_that_is_not_there_lists_those_that_are_and_the_next_try_may_use_the_folder(
+    tmp_path: Path, cli: Cli
+) -> None:
+    file = rows_file(tmp_path)
+    start = f"source: file, path: {file}"
+    columns = "columns found: question, answer"
+    done = cli("run", "smoke", f"data.train={{{start}, fields: {{question: prompt}}}}", cwd=tmp_path)
+    refused(done, "fields.question names column 'prompt'", columns)
+    refused(cli("data", "check", file, "--field", "question=prompt", cwd=tmp_path), columns)
+    done = cli("run", "smoke", f"data.train={{{start}}}", "--until", "data", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_folder_in_place_of_its_model(smoke: Path, cli: Cli) -> None:
+    refused(cli("ask", str(smoke), "?"), "got a run folder", str(smoke / "model"))
 
 
 def rows_file(folder: Path, *lines: str) -> str:
@@ -86,11 +105,12 @@ def test_a_folder_of_another_run_is_refused_and_left_alone(smoke: Path, cli: Cli
 def test_help_teaches_and_is_quick_to_import(tmp_path: Path, cli: Cli) -> None:
     done = cli("--help", cwd=tmp_path)
     assert done.returncode == 0 and "selftrain run quickstart" in done.stdout
-    for verb in ("run", "ask", "evaluate", "report", "compare", "doctor", "recipes"):
+    for verb in ("run", "ask", "evaluate", "push", "report", "compare", "doctor", "recipes"):
         assert cli(verb, "--help", cwd=tmp_path).returncode == 0
 
 
 def test_a_recipe_is_copied_once(tmp_path: Path, cli: Cli) -> None:
     assert cli("recipes", "cp", "smoke", "mine.yaml", cwd=tmp_path).stdout == "mine.yaml\n"
-    assert (tmp_path / "mine.yaml").read_text() == cli("recipes", "show", "smoke", cwd=tmp_path).stdout
+    shown = cli("recipes", "show", "smoke", cwd=tmp_path).stdout
+    assert (tmp_path / "mine.yaml").read_text() == shown.replace("name: smoke\n", 'name: "mine"\n', 1) != shown
     refused(cli("recipes", "cp", "smoke", "mine.yaml", cwd=tmp_path), "mine.yaml is there already")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from selftrain.push import files_of
 from selftrain.records import Example, Pair, Problem, read_jsonl
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -93,6 +94,16 @@ def test_samples_made_elsewhere_are_learned_from(smoke: Path, tmp_path: Path, cl
     told = f"1-iteration/pair: {ours[1]} of {len(pairs)} pairs; 1-iteration/select: {ours[0]} of {len(labels)} labels"
     assert f"samples from teacher.jsonl: {2 * len(questions)} of {len(rows)} rows answer" in done.stdout
     assert told in done.stdout
+
+
+def test_push_would_upload_all_of_a_delivered_model_and_no_path_of_this_machine(smoke: Path, cli: Cli) -> None:
+    files, left_out = files_of(smoke / "model")
+    assert {"README.md", "config.json", "model.safetensors", "selftrain.json", "tokenizer.json"} <= files.keys()
+    assert left_out == ()
+    for name in files:
+        assert str(smoke.parent).encode() not in (smoke / "model" / name).read_bytes(), name
+    done = cli("push", str(smoke), "ann/tutor", "--yes")
+    assert done.returncode == 2 and "HF_HUB_OFFLINE is set" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

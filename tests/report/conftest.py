@@ -12,6 +12,7 @@ U: u0, u1, u2 (labelled) and u3. Verdicts by k, R right and W wrong, every text 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,6 +34,11 @@ HOSTILE = (
 )
 FOR_PAIRS = {"u0": "RRR", "u1": "RWR", "u2": "WWW", "u3": "WRW"}
 FOR_LABELS = {"u0": "RR", "u1": "RR", "u2": "WR", "u3": "WW"}
+
+BROUGHT = {
+    "file": "<teacher>.jsonl", "sha256": "9" * 64, "rows": 5, "matched": 3, "unmatched": 2, "questions": 2, "right": 1,
+    "unparsed": 0, "warnings": [],
+}  # fmt: skip
 
 
 def completion(name: str, k: int, right: bool, *, model: str = "", stage: str = "", flexible: bool | None = None,
@@ -179,6 +185,25 @@ class Maker:
         self.stopped = name == self.until
 
 
+class TaughtMaker(Maker):
+    """The same run with samples made elsewhere: u0 RW, u1 T (not judged in time); one pair and two labels hold one."""
+
+    def greedy(self, at: str, *arguments: Any, **settings: Any) -> None:
+        if at == "0-base":
+            late = dataclasses.replace(completion("u1", 0, False), strict=Verdict("timeout"))
+            rows = [completion("u0", 0, True), completion("u0", 1, False), late]
+            self.records("samples", "completions.jsonl", rows, BROUGHT)
+        super().greedy(at, *arguments, **settings)
+
+    def records(self, stage: str, file: str, rows: Iterable[Any], *told: Any) -> None:
+        rows = list(rows)
+        if file == "pairs.jsonl":
+            rows[1] = dataclasses.replace(rows[1], chosen_from="samples#0")
+        if stage == "1-iteration/select":
+            rows[-2:] = [dataclasses.replace(row, origin=f"samples#{k}") for k, row in enumerate(rows[-2:])]
+        super().records(stage, file, rows, *told)
+
+
 def ids(letter: str, numbers: Iterable[int]) -> set[str]:
     return {f"{letter}{number}" for number in numbers}
 
@@ -196,6 +221,12 @@ def tiny_config(*overrides: str) -> RunConfig:
 def finished(tmp_path: Path) -> Path:
     """The whole run."""
     return Maker(tmp_path / "tiny", None, tiny_config()).make()
+
+
+@pytest.fixture
+def taught(tmp_path: Path) -> Path:
+    """The whole run, with samples made elsewhere."""
+    return TaughtMaker(tmp_path / "taught", None, tiny_config("data.samples=teacher.jsonl")).make()
 
 
 @pytest.fixture(scope="session")

@@ -29,10 +29,10 @@ BIAS = {
 
 
 @pytest.fixture(scope="module", params=["random-llama", "random-t5"])
-def toy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+def toy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, device: str) -> LanguageModel:
     folder: Path = tmp_path_factory.mktemp(request.param)
     make_toy(request.param, folder, seed=5)
-    return load_model(folder, digest="toy")
+    return load_model(folder, digest="toy", device=device)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def codec(toy: LanguageModel) -> Codec:
     bias = torch.full((head.weight.shape[0],), -2.0)
     for token, piece in enumerate(made.tables.pieces[: len(bias)]):
         bias[token] = BIAS[made.style].get(piece.strip(), -2.0)
-    head.bias = torch.nn.Parameter(bias)
+    head.bias = torch.nn.Parameter(bias.to(toy.device))
     return made
 
 
@@ -74,12 +74,13 @@ class Twin:
         return Generated(tuple(ids), "eos" if ids[-1] == self.toy.eos_id else "length", spans, calls, uncalculated)
 
     def draw(self, request: Request, ids: list[int]) -> int:
-        prompt = torch.tensor([request.prompt_ids])
+        prompt = torch.tensor([request.prompt_ids]).to(self.toy.device)
         if is_encoder_decoder(self.toy.module):
             start = self.toy.module.config.decoder_start_token_id  # type: ignore[union-attr]
-            logits = self.toy.module(input_ids=prompt, decoder_input_ids=torch.tensor([[start, *ids]])).logits[0, -1]
+            decoder_ids = prompt.new_tensor([[start, *ids]])
+            logits = self.toy.module(input_ids=prompt, decoder_input_ids=decoder_ids).logits[0, -1]
         else:
-            logits = self.toy.module(input_ids=torch.tensor([[*request.prompt_ids, *ids]])).logits[0, -1]
+            logits = self.toy.module(input_ids=torch.cat([prompt, prompt.new_tensor([ids])], 1)).logits[0, -1]
         if self.params.temperature == 0:
             return int(logits.argmax())
         cumulative = filtered_probabilities(logits[None], self.params)[0].double().cumsum(0)

@@ -98,6 +98,7 @@ class Forcer:
         self.tables = tables
         self._pieces = tables.pieces
         self._is_angle = tables.style == "angle"
+        self._result = functools.lru_cache(maxsize=CACHED_TEXTS)(self._compute)  # samples of a question share many
 
     @staticmethod
     def start() -> RowState:
@@ -121,13 +122,17 @@ class Forcer:
 
     def _call(self, state: RowState) -> tuple[int, ...] | None:
         """Compute and leave the annotation; None where there is nothing to force."""
-        value = value_of(state.expression or "")
+        result = self._result(state.expression or "")
         state.expression, state.after_angle = None, False
-        if value is None:
+        if result is None:
             state.uncalculated += 1
-            return None
-        state.calls += 1
-        return self.tables.result(canonical(value)) + self.tables.closing
+        else:
+            state.calls += 1
+        return result
+
+    def _compute(self, expression: str) -> tuple[int, ...] | None:
+        value = value_of(expression)
+        return None if value is None else self.tables.result(canonical(value)) + self.tables.closing
 
 
 def forced_spans(tables: ForcingTables, ids: Sequence[int]) -> list[tuple[int, int]]:

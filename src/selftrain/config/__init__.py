@@ -126,6 +126,9 @@ class ComputeConfig(Section):
         "auto", description="auto: bf16 where the device computes in it, else fp32"
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; null: all")
+    compile: bool = Field(
+        False, description="compile the layers for training: for long ones on a GPU; 20 to 40 s at its first step"
+    )
     trust_remote_code: bool = Field(False, description="run code that a hub model brings; only if you trust it")
     min_free_disk_gb: float = Field(2.0, ge=0, description="free disk needed at the start, GB")
 
@@ -142,7 +145,7 @@ class RunConfig(Section):
     """A whole run."""
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder under runs/")
-    description: str = ""
+    description: str = Field("", description="one line, for `selftrain recipes` and the report")
     model: str = Field(description="hub name, local folder, or a built-in: smollm2-135m, random-llama, random-t5")
     method: Method = Field("dpo-st", description="sft: warm-up only; st: Algorithm 1; dpo-st: Algorithm 2")
     warmup_model: str | None = Field(

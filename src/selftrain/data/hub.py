@@ -48,6 +48,7 @@ def hub_rows(
 
 def _hint(name: str, why: str) -> str:
     """What to do about an error of the hub."""
+    why = why.replace(name, "")
     if re.search(r"\bgated\b|authenticat|cannot be accessed|\b40[13]\b", why, re.IGNORECASE):
         return (
             f"If {name} is spelled right it needs a login: ask for access on its page on the hub, "

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selftrain.errors import ConfigError, RunError
+from selftrain.identity import identity
 from selftrain.plan.make import make_plan
 from selftrain.plan.text import compared_text, plan_text
 from selftrain.recipe import load_config
 from selftrain.report.files import RunFiles
-from selftrain.rundir import identity
+from selftrain.rundir import holds_work
 
 
 def plan_command(
@@ -35,7 +36,7 @@ def plan_command(
     if out is None and _holds_run(folder):
         there = RunFiles(folder)
     run = there if there is not None and identity(there.config) == identity(config) else None
-    if out is not None and there is not None and run is None:
+    if out is not None and there is not None and run is None and holds_work(folder):
         raise RunError(f"{folder} holds a different run.", "Choose another folder with --out, or leave the recipe out.")
     if run is not None and run.is_finished:
         plan = make_plan(config, run, folder=folder, measure=False, fresh=True, num_processes=num_processes)

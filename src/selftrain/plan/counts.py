@@ -108,12 +108,9 @@ def count(config: RunConfig, run: RunFiles | None = None) -> Counts:
 
 def _model(config: RunConfig, run: RunFiles | None, notes: list[str]) -> tuple[Any, Any]:
     """Tokenizer and transformers config; None for what is not here."""
-    from transformers.utils import logging
-
     trust = config.compute.trust_remote_code
     try:
         if config.model in TOYS:
-            logging.disable_progress_bar()  # saving a toy is nothing to tell of
             with tempfile.TemporaryDirectory() as scratch:
                 made = Path(scratch) / "toy"
                 make_toy(config.model, made, config.seed)

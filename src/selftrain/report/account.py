@@ -19,6 +19,7 @@ from selftrain.hardware import num_cpus
 from selftrain.judged import BROUGHT
 from selftrain.report.expected import expected_stages
 from selftrain.report.files import RunFiles
+from selftrain.report.learning import by_question, health
 from selftrain.rundir import read_json
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "reasoning-gym")
@@ -133,7 +134,8 @@ def brought_samples(run: RunFiles) -> dict[str, Any] | None:
     origins = {stage: rows for stage in run.manifests if (rows := _origins(run, stage))}
     theirs = {stage: sum(f"{BROUGHT}#" in origin for origin in rows) for stage, rows in origins.items()}
     yields = [{"stage": stage, "of_them": count, "all": len(origins[stage])} for stage, count in theirs.items()]
-    return {**run.figures(BROUGHT), "use": spec.use, "yields": yields}
+    fared = health(by_question(run.completions(BROUGHT)))
+    return {**run.figures(BROUGHT), "use": spec.use, "yields": yields, "health": fared}
 
 
 def _origins(run: RunFiles, stage: str) -> list[str]:

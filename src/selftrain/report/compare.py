@@ -16,13 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from selftrain.errors import RunError
+from selftrain.identity import identity
 from selftrain.judged import right_by_problem
 from selftrain.metrics import mcnemar_exact, paired_difference, verdict_sentence
 from selftrain.records import Completion, Problem
 from selftrain.report.account import cost_results, environment, run_facts
 from selftrain.report.accuracy import Model, accuracy_of, delivered_model, models_of, verdict_of
 from selftrain.report.files import RunFiles
-from selftrain.rundir import identity
 
 Json = Mapping[str, Any]
 FORMAT = 1

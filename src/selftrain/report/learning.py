@@ -12,7 +12,7 @@ import collections
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from selftrain.judged import changed_fraction, is_right, num_timeouts
+from selftrain.judged import BROUGHT, changed_fraction, is_right, num_timeouts
 from selftrain.metrics import maj_at_k, mean_pass_at_k
 from selftrain.records import Completion
 from selftrain.report.accuracy import accuracy_of, counts
@@ -178,6 +178,7 @@ def _pairing(run: RunFiles, stage: str) -> dict[str, Any]:
         "lost_exact": noted.get("num_exact"),
         "lost_near": noted.get("num_near"),
         "over_limit": noted.get("over_limit"),
+        "brought": _num_brought(run, (f"{pair.chosen_from} {pair.rejected_from}" for pair in pairs)),
     }
 
 
@@ -195,4 +196,10 @@ def _labelling(run: RunFiles, stage: str) -> dict[str, Any]:
         "lost_to_cap": noted.get("num_over_cap"),
         "cap": noted.get("cap"),
         "over_limit": noted.get("over_limit"),
+        "brought": _num_brought(run, (example.origin for example in pseudo)),
     }
+
+
+def _num_brought(run: RunFiles, origins: Iterable[str]) -> int | None:
+    """How many of these hold a sample made elsewhere; None in a run without such samples."""
+    return sum(f"{BROUGHT}#" in origin for origin in origins) if run.config.data.samples else None

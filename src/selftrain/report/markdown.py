@@ -16,6 +16,8 @@ from selftrain.report.wording import seconds_text, visible
 
 Json = Mapping[str, Any]
 
+RARE = ("timeouts",)  # columns of counts that are 0 but for few runs
+
 
 def results_markdown(results: Json) -> str:
     """The page."""
@@ -68,13 +70,18 @@ def _plain_tables(results: Json) -> Iterator[str]:
 
 
 def markdown_table(table: Table) -> Iterator[str]:
-    """A table in Markdown, without columns that are empty throughout; numbers to the right."""
-    columns = [place for place in range(len(table.header)) if any(row[place] not in (None, "") for row in table.rows)]
+    """A table in Markdown, numbers to the right; without columns that are empty throughout, or rare and 0."""
+    columns = [place for place, name in enumerate(table.header) if _says_something(name, table, place)]
     numbers = [all(isinstance(row[place], int | float | None) for row in table.rows) for place in columns]
     yield "| " + " | ".join(table.header[place].replace("_", " ") for place in columns) + " |"
     yield "|" + "|".join("--:" if number else "---" for number in numbers) + "|"
     for row in table.rows:
         yield "| " + " | ".join(_cell(row[place]) for place in columns) + " |"
+
+
+def _says_something(name: str, table: Table, place: int) -> bool:
+    nothing = (None, "", 0) if name in RARE else (None, "")
+    return any(row[place] not in nothing for row in table.rows)
 
 
 def _cell(cell: Cell) -> str:

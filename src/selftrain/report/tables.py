@@ -35,7 +35,7 @@ SAMPLED = (
     "timeouts",
     "cut_at_limit",
 )
-KEPT = ("lost_exact", "lost_near", "lost_to_cap", "over_limit")
+KEPT = ("lost_exact", "lost_near", "lost_to_cap", "over_limit", "brought")
 TRAINED = ("loss", "reward_accuracy", "margin", "chosen_change_per_token", "rejected_change_per_token")
 DATA = ("rows", "with_rationale", "groups", "near_copies", "too_long", "source", "path", "rows_sha256")
 
@@ -80,7 +80,10 @@ def _comparisons(results: Json) -> Iterator[tuple[Cell, ...]]:
 
 
 def _selection(results: Json) -> Iterator[tuple[Cell, ...]]:
-    """A line a sampling: how the samples fared, and the pairs or pseudo-labels that were kept of them."""
+    """A line a sampling: how the samples fared, and the pairs or pseudo-labels that were kept of them.
+
+    Samples made elsewhere have a line of their own; `brought` says how many of the kept ones are theirs.
+    """
     for row in results["selection"]:
         for purpose, made, kept in (("pairs", "pairing", "pairs"), ("labels", "labelling", "kept")):
             sampled = row[f"sampled_for_{purpose}"]
@@ -88,6 +91,9 @@ def _selection(results: Json) -> Iterator[tuple[Cell, ...]]:
                 yield (
                     row["arm"], row["iteration"], purpose, *_of(sampled, SAMPLED), *_of(row[made], (kept, *KEPT)),
                 )  # fmt: skip
+    if brought := results.get("brought"):
+        purpose = "pairs, labels" if brought["use"] == "both" else brought["use"]
+        yield "samples made elsewhere", None, purpose, *_of(brought["health"], SAMPLED), *_of(None, ("kept", *KEPT))
 
 
 _PASS = tuple(f"pass_at_k_{when}{bound}" for when in ("before", "after") for bound in ("", "_low", "_high"))

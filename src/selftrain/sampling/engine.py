@@ -242,10 +242,10 @@ class _Loop:
         """Give each slot its next token, drawn from logits [R, V]; let the calculator answer where it is asked."""
         drawn = self._draw(slots, logits)
         if self.params.calculator:
-            watched = self.slots.is_open[slots] | self.engine.tables.interesting[drawn]
-            for slot, token in zip(slots[watched].tolist(), drawn[watched].tolist(), strict=True):
-                self._accept(slot, token)
-            self.slots.append(slots[~watched], drawn[~watched])
+            watched = np.flatnonzero(self.slots.is_open[slots] | self.engine.tables.interesting[drawn])
+            seen = zip(slots[watched].tolist(), drawn[watched].tolist(), strict=True)
+            answered = watched[[self._answer(slot, token) for slot, token in seen]]
+            self.slots.append(np.delete(slots, answered), np.delete(drawn, answered))
         else:
             self.slots.append(slots, drawn)
         lengths = self.slots.length[slots]
@@ -261,18 +261,19 @@ class _Loop:
         drawn: Ints = pick_tokens(logits, self.params, numbers).cpu().numpy()
         return drawn
 
-    def _accept(self, slot: int, token: int) -> None:
-        """Write a drawn token that the calculator has to see, and what it forces."""
+    def _answer(self, slot: int, token: int) -> bool:
+        """Show the calculator a drawn token; where it answers, write what stands for the token and what it forces."""
         slots, state = self.slots, self.slots.state[slot]
         step = self.engine.forcer.feed(state, token)
-        written = [token] if step is None or step.replace is None else list(step.replace)
-        slots.append_run(slot, written)
-        if step is not None and step.forced:
-            start = int(slots.length[slot])
-            slots.append_run(slot, step.forced)
-            if slots.length[slot] > start:
-                slots.forced[slot].append((start, int(slots.length[slot])))
         slots.is_open[slot] = state.is_open
+        if step is None:
+            return False
+        slots.append_run(slot, [token] if step.replace is None else step.replace)
+        start = int(slots.length[slot])
+        slots.append_run(slot, step.forced)
+        if slots.length[slot] > start:
+            slots.forced[slot].append((start, int(slots.length[slot])))
+        return True
 
     def _finish(self, slot: int) -> None:
         slots = self.slots

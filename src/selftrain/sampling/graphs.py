@@ -1,8 +1,8 @@
 """Steps as CUDA graphs: one launch a step instead of hundreds, which is what a small model's step is made of.
 
-A graph is captured per shape (rows, forced tokens, visible positions) when the shape comes for the second time; rows and
-forced tokens are filled up to a few sizes, so that shapes come back. Where the step reads every token's own slot (the
-compiled kernels do), prompts are steps too and visible positions make no shapes. Captures share one memory pool.
+A graph is captured per shape (rows, forced tokens, visible positions) when it comes for the second time; rows and
+forced tokens are filled up to a few sizes, so that shapes come back. Where the step reads every token's own slot, as
+the compiled kernels do, prompts are steps too and visible positions make no shapes. Captures share one memory pool.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from selftrain.sampling.llama_body import LlamaBody, LlamaProducts, why_not
 from selftrain.sampling.t5_body import T5Body, T5Products
 
 SLOTS = 128
-MIN_SLOTS, MAX_SLOTS = 8, 1024
+MIN_SLOTS, MAX_SLOTS = 8, 2048
 T5_TYPES = ("t5",)  # Flan-T5 is one
 Products = LlamaProducts | T5Products | None
 
@@ -39,7 +39,9 @@ class Shape:
 
     def holds(self, other: Shape) -> bool:
         """Whether storage of this shape is large enough for another."""
-        return all(mine >= asked for mine, asked in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True))
+        return all(
+            mine >= asked for mine, asked in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        )
 
     def storage_bytes(self, module: nn.Module) -> int:
         """Bytes of key/value storage; of an encoder-decoder, its own and the prompt's."""
@@ -115,7 +117,7 @@ def fitting_slots(free_bytes: int, row_bytes: int) -> int:
     """The largest power of two of rows that fit, within bounds.
 
     >>> fitting_slots(40 * 2**30, 12 * 2**20)
-    1024
+    2048
     >>> fitting_slots(2**30, 12 * 2**20)
     64
     """

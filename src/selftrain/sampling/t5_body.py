@@ -3,8 +3,8 @@
 The transformers decoder counts positions for the whole batch at once, so it can't refill a row. This is
 the same arithmetic (relative position bias, no scaling, RMS norms, cross-attention) with a position a row,
 over the module's own weights, query, key and value in one product. The question is encoded once, and its
-cross-attention keys and values are computed once and stored in all of its slots. Attention and norms are compiled, C on a
-CPU (`kernels.Kernels`) and Triton on a GPU (`triton_kernels.TritonKernels`), or torch's.
+cross-attention keys and values are computed once and stored in all of its slots. Attention and norms are compiled, C on
+a CPU (`kernels.Kernels`) and Triton on a GPU (`triton_kernels.TritonKernels`), or torch's.
 """
 
 from __future__ import annotations

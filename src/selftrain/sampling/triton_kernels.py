@@ -84,7 +84,12 @@ class TritonKernels:
 
 def triton_kernels(dtype: torch.dtype, width: int, group: int) -> tuple[TritonKernels | None, str]:
     """The kernels for heads of `width` numbers, `group` query heads a key head; or None, and why."""
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16) or width % 2 or width > MAX_WIDTH or group > MAX_GROUP:
+    if (
+        dtype not in (torch.float32, torch.bfloat16, torch.float16)
+        or width % 2
+        or width > MAX_WIDTH
+        or group > MAX_GROUP
+    ):
         return None, f"there are none for {dtype}, heads of {width}, groups of {group}"
     if os.environ.get("SELFTRAIN_NATIVE") == "0":
         return None, "SELFTRAIN_NATIVE=0"

@@ -5,7 +5,6 @@ rounds too. Offsets into key/value storage are 64 bits wide: it is larger than 2
 """
 
 # mypy: ignore-errors
-# ruff: noqa: D103, ANN001, ANN201, N803
 
 import triton
 import triton.language as tl
@@ -24,7 +23,9 @@ def add_norm(hidden, delta, weight, normed, size, epsilon, HAS_DELTA: tl.constex
         wide = wide.to(kind).to(tl.float32)
         tl.store(hidden + row + at, wide.to(kind), mask=inside)
     scaled = (wide * tl.rsqrt(tl.sum(wide * wide, 0) / size + epsilon)).to(kind).to(tl.float32)
-    tl.store(normed + row + at, (scaled * tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)).to(kind), mask=inside)
+    tl.store(
+        normed + row + at, (scaled * tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)).to(kind), mask=inside
+    )
 
 
 @triton.jit
@@ -43,8 +44,19 @@ def gate(gate_up, out, size, BLOCK: tl.constexpr):
 
 @triton.jit
 def turn_and_store(
-    projected, cos, sin, query, keys, values, slots, positions, room,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+    projected,
+    cos,
+    sin,
+    query,
+    keys,
+    values,
+    slots,
+    positions,
+    room,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """Queries at their rotary positions to `query`; keys, turned too, and values to their places in the storage.
 
@@ -77,9 +89,24 @@ def turn_and_store(
 
 @triton.jit
 def look(
-    query, keys, values, bias, out, slots, lengths, room, scale,
-    EXTRA: tl.constexpr, HEADS: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr, HAS_BIAS: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    query,
+    keys,
+    values,
+    bias,
+    out,
+    slots,
+    lengths,
+    room,
+    scale,
+    EXTRA: tl.constexpr,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Attention of a token's GROUP query heads over their key head's first lengths + EXTRA positions of its slot.
 

@@ -18,6 +18,7 @@ from selftrain.progress import Progress
 from selftrain.rundir import Figures
 from selftrain.seeding import derive_seed
 from selftrain.training.adapters import adapters
+from selftrain.training.compiling import compile_blocks
 from selftrain.training.fit import Precision, clear_checkpoints, fit
 from selftrain.training.objective import Objective
 from selftrain.training.sharding import whole_weights
@@ -59,6 +60,8 @@ def run_training(
 
     if config.training.gradient_checkpointing:
         checkpoint_activations(model.module)
+    if config.compute.compile:
+        compile_blocks(model.module)
     trackers = config.training.trackers if team.is_main else []
     with (
         adapters(model.module, config.training.lora, derive_seed(objective.seed, "lora")),

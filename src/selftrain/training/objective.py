@@ -19,7 +19,7 @@ from selftrain.config import OptimizerConfig
 from selftrain.forwards import Layout, Tree, target_hidden
 from selftrain.models import HEAD_LOGITS, head_logits
 from selftrain.training.batches import MicroBatch, Plan
-from selftrain.training.losses import token_log_probs
+from selftrain.training.compiling import token_log_probs_of
 
 Stats = dict[str, Tensor]
 Forced = Callable[[Sequence[int]], Iterable[tuple[int, int]]]  # where a completion's tokens are not the model's own
@@ -109,8 +109,10 @@ def head_log_probs(module: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
     vocabulary: Any = module.config.vocab_size  # type: ignore[union-attr]
     size = max(1, HEAD_LOGITS // int(vocabulary))
 
+    of_tokens = token_log_probs_of(module)
+
     def log_probs(hidden: Tensor, labels: Tensor) -> Tensor:
-        return token_log_probs(head_logits(module, hidden), labels)
+        return of_tokens(head_logits(module, hidden), labels)
 
     if len(labels) <= size:
         return log_probs(hidden, labels)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from selftrain.config import TrainingConfig
 from selftrain.errors import ConfigError
+from selftrain.models import blocks_of
 from selftrain.processes import Team
 
 
@@ -56,10 +57,8 @@ def shard(root: nn.Module, module: nn.Module, team: Team, precision: str) -> Non
     mesh = init_device_mesh(team.device, (team.size,))
     # autocast's own copies of gathered weights would stay until the backward pass, as if nothing were shared out
     policy = MixedPrecisionPolicy(torch.bfloat16 if precision == "bf16" else None, reduce_dtype=torch.float32)
-    unsplit = set(getattr(module, "_no_split_modules", None) or ())
-    for part in module.modules():
-        if type(part).__name__ in unsplit:
-            fully_shard(part, mesh=mesh, mp_policy=policy)
+    for part in blocks_of(module):
+        fully_shard(part, mesh=mesh, mp_policy=policy)
     # without reshard_after_forward a forward alone would leave the rest gathered
     fully_shard(root, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     for part in root.modules():

@@ -1,0 +1,41 @@
+"""What a run is: its configuration without run control, which says how a run is carried out.
+
+identity(config) == identity(other)      # both may use the same run folder
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from selftrain.config import RunConfig
+
+RUN_CONTROL = (
+    "name", "description", "baselines", "checkpoints", "compute.device", "compute.threads", "compute.compile",
+    "compute.min_free_disk_gb", "training.micro_batch_tokens", "training.layout", "training.gradient_checkpointing",
+    "training.checkpoint_every_s", "training.trackers", "training.sharded",
+)  # fmt: skip
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """What a run is: its configuration without run control, flattened to dotted keys."""
+    flat = dict(_flatten(config.model_dump(mode="json")))
+    return {key: value for key, value in flat.items() if not key.startswith(RUN_CONTROL)}
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for number, inner in enumerate(value):
+            yield from _flatten(inner, f"{prefix}.{number}")
+    else:
+        yield prefix, value
+
+
+def as_yaml(config: RunConfig) -> str:
+    """The configuration as it was checked, every default filled in."""
+    import yaml
+
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
