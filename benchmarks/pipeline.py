@@ -17,13 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import measure, pipeline_table
-from benchmarks.bench import RESULTS, BaseBench, BaseOptions, carry_out, say
+from benchmarks.bench import BaseBench, BaseOptions, arguments_of, asked_systems, carry_out, common_options, say
 from benchmarks.child import Job, Launch, launch
 from benchmarks.pipeline_work import OURS, RIVAL, compare, iteration_task, judging
-from benchmarks.systems import GPU_FACTOR, Setup, check_names, plan
+from benchmarks.systems import GPU_FACTOR, Setup, plan
 from benchmarks.work import Say
-from selftrain.hardware import default_device, default_precision, num_cpus
-from selftrain.weights import default_cache
 
 SYSTEMS = (OURS, RIVAL)
 ROWS = 64  # that the rival samples at once, on a CPU
@@ -48,21 +46,11 @@ class Options(BaseOptions):
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    out = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=(__doc__ or "").splitlines()[0])
+    out = arguments_of("pipeline", __doc__ or "", SYSTEMS, repetitions=1, limit_s=14400)
     add = out.add_argument
     add("--recipe", default="quickstart", help="whose first iteration is carried out (default: quickstart)")
     add("--run", type=Path, help="a run folder instead: its configuration, and its warm-up weights where it kept them")
-    add("--work", type=Path, help="where models and logs are kept (default: benchmarks/ in selftrain's cache)")
-    add("--systems", help=f"comma-separated, of: {', '.join(SYSTEMS)} (default: both)")
-    add("--repetitions", type=int, default=1, help="of each system (default: 1)")
     add("--rows", type=int, help=f"that the rival samples at once (default: {ROWS}, on a GPU {ROWS * GPU_FACTOR})")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--precision", choices=("auto", "fp32", "bf16"), default="auto")
-    add("--threads", type=int, help="CPU threads (default: all)")
-    add("--out", type=Path, help="results file (default: benchmarks/results/pipeline-DEVICE.json)")
-    add("--limit-s", type=float, default=14400, help="seconds that a repetition may take (default: 14400)")
-    add("--retry", action="store_true", help="try the rival again if it failed before")
-    add("--check", action="store_true", help="exit with 1 and name each target that is missed")
     return out
 
 
@@ -73,24 +61,13 @@ def options_from(arguments: Sequence[str] | None) -> Options:
         ConfigError: a system that is not known.
     """
     given = parser().parse_args(arguments)
-    device = default_device() if given.device == "auto" else given.device
-    asked = [name.strip() for name in (given.systems or ",".join(SYSTEMS)).split(",") if name.strip()]
-    check_names(asked, SYSTEMS)
+    common = common_options(given, "pipeline")
     return Options(
+        **common,
+        systems=tuple(asked_systems(given.systems, SYSTEMS) or SYSTEMS),
         recipe=given.recipe,
         run=given.run and given.run.expanduser().resolve(),
-        rows=given.rows or ROWS * (GPU_FACTOR if device == "cuda" else 1),
-        work=(given.work or default_cache() / "benchmarks").expanduser().resolve(),
-        systems=tuple(name for name in SYSTEMS if name in asked),
-        repetitions=given.repetitions,
-        device=device,
-        precision=default_precision(device) if given.precision == "auto" else given.precision,
-        threads=given.threads or num_cpus(),
-        out=given.out or RESULTS / f"pipeline-{device}.json",
-        limit_s=given.limit_s,
-        quick=False,
-        check=given.check,
-        retry=given.retry,
+        rows=given.rows or ROWS * (GPU_FACTOR if common["device"] == "cuda" else 1),
     )
 
 

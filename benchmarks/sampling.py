@@ -17,16 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import measure, table, targets
-from benchmarks.bench import RESULTS, BaseBench, BaseOptions, carry_out, say
+from benchmarks.bench import BaseBench, BaseOptions, arguments_of, asked_systems, carry_out, common_options, say
 from benchmarks.child import ChildError, Job, Launch, launch
 from benchmarks.results import summary
 from benchmarks.systems import QUICK, QUICK_BATCHES, SYSTEMS, VLLM, Setup, best_of, check_names, climb, plan
 from benchmarks.t5 import t5_task
 from benchmarks.work import Say, Settings, Task, codec_of, main_task, smoke_task
 from selftrain.errors import ConfigError
-from selftrain.hardware import default_device, default_precision, num_cpus
 from selftrain.prompts import Codec
-from selftrain.weights import default_cache
 
 QUICK_PROBLEMS = 24  # x 4 samples: 96 completions
 OURS = ("ours", "ours-plain", "smoke", "smoke-plain", "t5")  # rows that depend on our code
@@ -48,28 +46,18 @@ class Options(BaseOptions):
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    out = argparse.ArgumentParser(prog="python -m benchmarks.sampling", description=(__doc__ or "").splitlines()[0])
+    out = arguments_of("sampling", __doc__ or "", SYSTEMS, repetitions=3, limit_s=3600)
     add = out.add_argument
     add("--recipe", default="quickstart", help="whose warm-up model samples (default: quickstart)")
     add("--run", type=Path, help="a run folder of that recipe, to take the warm-up model from")
-    add("--work", type=Path, help="where models and logs are kept (default: benchmarks/ in selftrain's cache)")
     add("--gsm8k", help="a GSM8K file (JSONL) for half of the problems; without it all are made up")
     add("--problems", type=int, help="problems (default: 256; on a GPU 512, all GSM8K)")
     add("--samples", type=int, help="completions a problem (default: 4; on a GPU 10)")
     add("--max-new-tokens", type=int, default=300, help="tokens of a completion (default: 300)")
-    add("--systems", help=f"comma-separated, of: {', '.join(SYSTEMS)} (default: all that can run)")
-    add("--repetitions", type=int, default=3, help="of each system (default: 3)")
     add("--pairs", type=int, default=5, help="of calculator on and off (default: 5)")
     add("--batch", action="append", default=[], metavar="SYSTEM=ROWS", help="rows at once, instead of a search")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--precision", choices=("auto", "fp32", "bf16"), default="auto")
-    add("--threads", type=int, help="CPU threads (default: all)")
     add("--vllm-python", help="the Python of an environment with vLLM")
-    add("--out", type=Path, help="results file (default: benchmarks/results/sampling-DEVICE.json)")
-    add("--limit-s", type=float, default=3600, help="seconds that a repetition may take (default: 3600)")
-    add("--retry", action="store_true", help="try systems again that failed before")
     add("--quick", action="store_true", help="one repetition of ours and of a on 96 completions; targets less 20 %%")
-    add("--check", action="store_true", help="exit with 1 and name each target that is missed")
     return out
 
 
@@ -80,13 +68,13 @@ def options_from(arguments: Sequence[str] | None) -> Options:
         ConfigError: a system that is not known, or options that do not go together.
     """
     given = parser().parse_args(arguments)
-    device = default_device() if given.device == "auto" else given.device
-    on_gpu = device == "cuda"
+    common = common_options(given, "sampling")
+    on_gpu = common["device"] == "cuda"
     problems = QUICK_PROBLEMS if given.quick else given.problems or (512 if on_gpu else 256)
     settings = Settings(
         recipe=given.recipe,
         run=given.run and given.run.expanduser().resolve(),
-        work=(given.work or default_cache() / "benchmarks").expanduser().resolve(),
+        work=common["work"],
         gsm8k=given.gsm8k,
         num_problems=problems,
         num_search=0 if given.quick else max(4, problems * 3 // 8),
@@ -97,35 +85,24 @@ def options_from(arguments: Sequence[str] | None) -> Options:
     batches = {name: int(rows) for name, _, rows in (text.partition("=") for text in given.batch) if rows.isdigit()}
     if len(batches) < len(given.batch):
         raise ConfigError(f"--batch: expected SYSTEM=ROWS, got {given.batch}.")
-    systems = _systems(given.systems, given.quick, given.vllm_python)
     check_names(batches, SYSTEMS)
     return Options(
+        **common,
+        systems=_systems(given.systems, given.quick, given.vllm_python),
         settings=settings,
-        work=settings.work,
-        systems=systems,
-        repetitions=1 if given.quick else given.repetitions,
         pairs=1 if given.quick else given.pairs,
         batches={**(QUICK_BATCHES if given.quick else {}), **batches},
-        device=device,
-        precision=default_precision(device) if given.precision == "auto" else given.precision,
-        threads=given.threads or num_cpus(),
-        out=given.out or RESULTS / f"sampling-{'quick' if given.quick else device}.json",
         vllm_python=given.vllm_python,
-        limit_s=given.limit_s,
-        quick=given.quick,
-        check=given.check,
-        retry=given.retry,
     )
 
 
 def _systems(text: str | None, quick: bool, vllm_python: str | None) -> tuple[str, ...]:
-    if text is None:
+    asked = asked_systems(text, SYSTEMS)
+    if not asked:
         return QUICK if quick else tuple(name for name in SYSTEMS if vllm_python or name not in VLLM)
-    asked = [name.strip() for name in text.split(",") if name.strip()]
-    check_names(asked, SYSTEMS)
     if set(asked) & set(VLLM) and not vllm_python:
         raise ConfigError("vLLM is asked for, and no environment of it is named.", "Give --vllm-python PATH.")
-    return tuple(name for name in SYSTEMS if name in asked)
+    return tuple(asked)
 
 
 class Bench(BaseBench):

@@ -17,14 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import measure, targets, training_table
-from benchmarks.bench import RESULTS, BaseBench, BaseOptions, carry_out, say
+from benchmarks.bench import BaseBench, BaseOptions, arguments_of, asked_systems, carry_out, common_options, say
 from benchmarks.child import Job, Launch, launch
-from benchmarks.systems import Setup, check_names, plan
+from benchmarks.systems import Setup, plan
 from benchmarks.training_rivals import TRAINERS
 from benchmarks.training_work import tasks_of
 from benchmarks.work import Say
-from selftrain.hardware import default_device, default_precision, num_cpus
-from selftrain.weights import default_cache
 
 CODE = ("training", "forwards.py", "models.py", "seeding.py")  # what our own rows depend on
 BUDGET_TOKENS, QUICK_BUDGET_TOKENS = 10_000, 1_500  # at 110 to 140 tokens/s: 70 to 90 s, and 10 to 15 s
@@ -46,7 +44,7 @@ class Options(BaseOptions):
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    out = argparse.ArgumentParser(prog="python -m benchmarks.training", description=(__doc__ or "").splitlines()[0])
+    out = arguments_of("training", __doc__ or "", TRAINERS, repetitions=3, limit_s=1800)
     add = out.add_argument
     add(
         "--run",
@@ -55,21 +53,8 @@ def parser() -> argparse.ArgumentParser:
         help="the folder of a finished run, such as quickstart's: its pairs, its rows",
     )
     add("--model", type=Path, help="weights to start from (default: the run's warm-up model, else its delivered one)")
-    add("--work", type=Path, help="where tasks and logs are kept (default: benchmarks/ in selftrain's cache)")
-    add(
-        "--systems",
-        help=f"comma-separated, of: {', '.join(TRAINERS)} (default: all; quick: with a target)",
-    )
-    add("--repetitions", type=int, default=3, help="of each system (default: 3)")
     add("--budget-tokens", type=int, help=f"how much is trained, as tokens of plain rows (default: {BUDGET_TOKENS})")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--precision", choices=("auto", "fp32", "bf16"), default="auto")
-    add("--threads", type=int, help="CPU threads (default: all)")
-    add("--out", type=Path, help="results file (default: benchmarks/results/training-DEVICE.json)")
-    add("--limit-s", type=float, default=1800, help="seconds that a repetition may take (default: 1800)")
-    add("--retry", action="store_true", help="try systems again that failed before")
     add("--quick", action="store_true", help="one short repetition; targets less 20 %%")
-    add("--check", action="store_true", help="exit with 1 and name each target that is missed")
     return out
 
 
@@ -80,26 +65,15 @@ def options_from(arguments: Sequence[str] | None) -> Options:
         ConfigError: a system that is not known.
     """
     given = parser().parse_args(arguments)
-    device = default_device() if given.device == "auto" else given.device
-    asked = [name.strip() for name in (given.systems or "").split(",") if name.strip()]
-    check_names(asked, TRAINERS)
-    usual = [name for name, trainer in TRAINERS.items() if device == "cuda" or not trainer.compiled]
-    wanted = asked or (QUICK if given.quick else usual)
+    common = common_options(given, "training")
+    usual = [name for name, trainer in TRAINERS.items() if common["device"] == "cuda" or not trainer.compiled]
+    asked = asked_systems(given.systems, TRAINERS) or (QUICK if given.quick else usual)
     return Options(
+        **common,
+        systems=tuple(asked),
         run=given.run.expanduser().resolve(),
         model=given.model and given.model.expanduser().resolve(),
-        work=(given.work or default_cache() / "benchmarks").expanduser().resolve(),
-        systems=tuple(name for name in TRAINERS if name in wanted),
-        repetitions=1 if given.quick else given.repetitions,
         budget_tokens=given.budget_tokens or (QUICK_BUDGET_TOKENS if given.quick else BUDGET_TOKENS),
-        device=device,
-        precision=default_precision(device) if given.precision == "auto" else given.precision,
-        threads=given.threads or num_cpus(),
-        out=given.out or RESULTS / f"training-{'quick' if given.quick else device}.json",
-        limit_s=given.limit_s,
-        quick=given.quick,
-        check=given.check,
-        retry=given.retry,
     )
 
 

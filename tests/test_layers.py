@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stages",),
     ("report", "sampling", "training"),
     ("forwards", "memory"),
-    ("flex_trees", "short_attention"),
+    ("flex_trees", "native", "short_attention"),
     ("models",),
     (
         "calculator", "card", "data", "guard", "identity", "judged", "labelling", "model_hub", "outfile", "pairing",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from selftrain.sampling import kernels
+from selftrain import native
 from selftrain.sampling.cache import Batch, SlotCache
 from selftrain.sampling.kernels import Kernels, compiled
 from selftrain.sampling.llama_body import TorchPieces, rotate
@@ -166,7 +166,7 @@ def test_what_is_not_contiguous_is_refused() -> None:
 
 
 def test_without_kernels_the_reason_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    kernels._library.cache_clear()
+    native.library.cache_clear()
     monkeypatch.setenv("SELFTRAIN_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", "/no/such/compiler")
     try:
@@ -176,4 +176,4 @@ def test_without_kernels_the_reason_is_said(monkeypatch: pytest.MonkeyPatch, tmp
         assert compiled(torch.float16, 24, 2)[0] is None and compiled(torch.float32, 24, 17)[0] is None
         assert not list(tmp_path.rglob("*.so"))
     finally:
-        kernels._library.cache_clear()
+        native.library.cache_clear()
