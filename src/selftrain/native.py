@@ -66,7 +66,7 @@ def library(package: str, name: str, defines: Sequence[str] = ()) -> tuple[ctype
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None, "there is no C compiler (cc)"
-    source = resources.files(f"selftrain.{package}").joinpath(name).read_text(encoding="ascii")
+    source = _read("selftrain", "numbers.h") + _read(f"selftrain.{package}", name)
     known = "\n".join([source, *FLAGS, compiler, platform.machine(), _processor(), *defines])
     target = default_cache() / "native" / f"{Path(name).stem}-{hashlib.sha256(known.encode()).hexdigest()[:16]}.so"
     try:
@@ -75,6 +75,10 @@ def library(package: str, name: str, defines: Sequence[str] = ()) -> tuple[ctype
         return ctypes.CDLL(str(target)), ""
     except (OSError, subprocess.SubprocessError) as error:
         return None, f"{name} could not be compiled ({type(error).__name__})"
+
+
+def _read(package: str, name: str) -> str:
+    return resources.files(package).joinpath(name).read_text(encoding="ascii")
 
 
 def _compile(compiler: str, source: str, defines: Sequence[str], target: Path) -> None:

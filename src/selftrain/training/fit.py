@@ -32,6 +32,7 @@ from selftrain.training.engine import check_memory, check_weights, device_of, ma
 from selftrain.training.finite import check_finite
 from selftrain.training.gradients import Gradients
 from selftrain.training.objective import Forward, Objective, json_digest
+from selftrain.training.pieces import fuse
 from selftrain.training.schedule import learning_rate
 from selftrain.training.sharding import whole
 from selftrain.training.steplog import Row, StepLog
@@ -136,6 +137,7 @@ class _Training:
         check_memory(module, team.size if sharded else 1)
         self.digest = _training_digest(module, objective, precision, model_digest)
         self.accelerator = make_accelerator(precision, device_of(module))
+        self.undo = fuse(module)
         self.gradients = Gradients(self.accelerator, module, objective, team, sharded)
         self.optimizer = make_optimizer(module, objective.config)  # of what the process keeps of the weights
         self.stepper = self.accelerator.prepare(self.optimizer)
@@ -179,6 +181,7 @@ class _Training:
         self.module.zero_grad(set_to_none=True)
         self.module.eval()
         self.gradients.close()
+        self.undo()
 
     def _is_time_to_save(self) -> bool:
         return self.team.is_main and time.monotonic() - self.saved_at >= self.checkpoint_every_s
