@@ -16,7 +16,7 @@ INPUTS := pyproject.toml constraints.txt
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs format clean
+.PHONY: help run test torture check docs format clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -27,6 +27,9 @@ run: $(VENV)/.installed-run ## Install what is missing, get the model, run a rec
 
 test: $(VENV)/.installed-dev ## Install what is missing, run the tests (ARGS= goes to pytest)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+torture: $(VENV)/.installed-dev ## Kill a run at every kind of fault point, one after the other (minutes)
+	SELFTRAIN_TORTURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e/test_chain.py
 
 check: $(VENV)/.installed-dev ## Format, lint, strict types, layer test
 	$(BIN)/ruff format --check .

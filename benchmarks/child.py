@@ -22,7 +22,7 @@ from benchmarks import measure
 from benchmarks.systems import VLLM, Setup
 from benchmarks.work import load_task
 from selftrain.errors import SelftrainError
-from selftrain.rundir import read_json, write_json
+from selftrain.stagefolder import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST_CHARS = 300  # of a child's log, in a reason

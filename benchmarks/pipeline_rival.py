@@ -63,8 +63,9 @@ from selftrain.models import load_model, load_tokenizer, save_model, set_dropout
 from selftrain.progress import Silent
 from selftrain.prompts import Codec
 from selftrain.records import Completion, Example, Pair, Problem, read_jsonl, write_jsonl
-from selftrain.rundir import RunDir, read_json
+from selftrain.rundir import RunDir
 from selftrain.seeding import derive_seed
+from selftrain.stagefolder import read_json
 from selftrain.stages.data import load_sets
 from selftrain.stages.pair import PAIRS, run_pair
 from selftrain.stages.sample import LABEL_TOLERANCE

@@ -28,7 +28,8 @@ from selftrain.metrics import paired_difference
 from selftrain.models import config_is_encoder_decoder
 from selftrain.recipe import load_config
 from selftrain.records import Completion, Pair, Problem, read_jsonl
-from selftrain.rundir import RunDir, digest_of, read_json
+from selftrain.rundir import RunDir
+from selftrain.stagefolder import digest_of, read_json
 from selftrain.stages.data import load_sets
 from selftrain.stages.pair import PAIRS
 from selftrain.stages.select import read_examples

@@ -21,7 +21,7 @@ from selftrain.calculator.expression import canonical
 from selftrain.errors import RunError
 from selftrain.prompts import Codec
 from selftrain.records import Problem
-from selftrain.rundir import read_json, write_json
+from selftrain.stagefolder import read_json, write_json
 from selftrain.verify.numeric import verify
 
 FORMAT = 1

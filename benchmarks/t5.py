@@ -18,8 +18,8 @@ from typing import Any
 
 from benchmarks.work import Question, Say, Task
 from selftrain.config import PromptConfig
-from selftrain.rundir import digest_of
 from selftrain.seeding import stream
+from selftrain.stagefolder import digest_of
 from selftrain.weights import weights_digest
 
 LOGIT_SD = 3.6  # over the temperature: 5

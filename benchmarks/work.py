@@ -25,9 +25,9 @@ from selftrain.errors import DataError, RunError
 from selftrain.identity import identity
 from selftrain.recipe import load_config
 from selftrain.records import Problem
-from selftrain.rundir import digest_of, write_json
 from selftrain.sampling.base import Request, SamplingParams
 from selftrain.seeding import derive_seed
+from selftrain.stagefolder import digest_of, write_json
 from selftrain.weights import weights_digest
 
 if TYPE_CHECKING:

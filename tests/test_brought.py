@@ -16,7 +16,8 @@ from selftrain.progress import Silent
 from selftrain.prompts import Codec
 from selftrain.recipe import load_config
 from selftrain.records import Completion, Example, Pair, Problem, read_jsonl
-from selftrain.rundir import Figures, file_digest
+from selftrain.rundir import Figures
+from selftrain.stagefolder import file_digest
 from selftrain.stages.brought import run_brought
 from selftrain.stages.pair import run_pair
 from selftrain.stages.select import run_select

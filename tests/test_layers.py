@@ -16,10 +16,10 @@ ROOT = Path(__file__).parents[1] / "src" / "selftrain"
 
 # From the top down. A new module or package of `selftrain` must be given a layer here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("__main__", "cli", "subcommands"),
+    ("__main__", "cli", "studycommand", "subcommands"),
     (
         "api", "datacheck", "doctor", "evaluate", "export", "init", "inityaml", "lengths", "plan", "processor", "push",
-        "samplefile", "samplejob", "sampletable", "terminal", "use",
+        "samplefile", "samplejob", "sampletable", "study", "terminal", "use",
     ),
     ("runner",),
     ("loop",),
@@ -34,9 +34,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models",),
     (
         "calculator", "card", "data", "guard", "identity", "judged", "labelling", "model_hub", "outfile", "pairing",
-        "pool", "prompts", "proposal", "recipe", "rundir", "similarity", "smollm2", "toy", "verify", "weights",
+        "pool", "prompts", "proposal", "recipe", "rundir", "sharing", "similarity", "smollm2", "stagefolder", "toy",
+        "verify", "weights",
     ),
-    ("config", "cost", "errors", "hardware", "metrics", "processes", "progress", "records", "seeding"),
+    ("config", "cost", "durable", "errors", "evidence", "hardware", "metrics", "offline", "processes", "progress",
+     "provenance", "records", "seeding",
+     "stopping"),
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

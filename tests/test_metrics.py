@@ -268,7 +268,7 @@ def test_bootstrap_against_a_plain_loop() -> None:
         loop.append(sum(map(sum, rows)) / sum(map(len, rows)))
     sums = np.array([float(sum(row)) for row in by_group])
     sizes = np.array([float(len(row)) for row in by_group])
-    quick = metrics._resampled(sums, sizes, 0, 10_000)
+    quick = metrics.resampled(sums, sizes, 0, 10_000)
     assert np.quantile(quick, [0.025, 0.5, 0.975]) == pytest.approx(np.quantile(loop, [0.025, 0.5, 0.975]), abs=0.012)
 
 
@@ -312,11 +312,11 @@ def test_a_real_difference_is_found() -> None:
     [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (5, 2.5706), (10, 2.2281), (30, 2.0423), (100, 1.9840)],
 )
 def test_t_quantile_against_the_table(freedom: int, quantile: float) -> None:
-    assert metrics._t_quantile(0.975, freedom) == pytest.approx(quantile, abs=5e-5)
+    assert metrics.t_quantile(0.975, freedom) == pytest.approx(quantile, abs=5e-5)
 
 
 def test_t_quantile_of_many_is_normal() -> None:
-    assert metrics._t_quantile(0.975, 5000) == pytest.approx(1.959964, abs=1e-6)
+    assert metrics.t_quantile(0.975, 5000) == pytest.approx(1.959964, abs=1e-6)
 
 
 # -- words ---------------------------------------------------------------------------------------------------

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from selftrain.errors import ModelError
 from selftrain.models import LanguageModel, load_model, save_model
@@ -47,4 +50,58 @@ def test_more_tokens_than_embedding_rows_is_refused_with_both_numbers(tmp_path: 
     model.tokenizer.add_tokens([f"new{number}" for number in range(500)])
     model.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"tokenizer has \d+ tokens, the embedding only \d+ rows"):
+        load_model(tmp_path, digest="x")
+
+
+def lose_a_tensor(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights[next(name for name in sorted(weights) if "layernorm" in name)]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def put_a_nan(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    next(value for name, value in sorted(weights.items()) if "mlp" in name).view(-1)[5] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def shrink_a_tensor(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in sorted(weights) if "mlp" in name)
+    weights[name] = weights[name][:1].clone()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def cut(size: int) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        whole = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(whole[: size if size >= 0 else len(whole) + size])
+
+    return damage
+
+
+def configured(key: str, value: object) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, key: value}))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        pytest.param(lose_a_tensor, "weights lack model.layers.0.input_layernorm", id="a tensor is missing"),
+        pytest.param(put_a_nan, "holds NaN or infinity", id="NaN"),
+        pytest.param(shrink_a_tensor, "weights lack|could be loaded", id="another shape"),
+        pytest.param(cut(0), "could be loaded", id="empty"),
+        pytest.param(cut(4), "could be loaded", id="four bytes"),
+        pytest.param(cut(-1), "could be loaded", id="the last byte is missing"),
+        pytest.param(configured("hidden_size", "many"), "could be loaded", id="text for a number"),
+    ],
+)
+def test_a_damaged_model_is_refused(tmp_path: Path, damage: Callable[[Path], None], says: str) -> None:
+    make_toy("random-llama", tmp_path)
+    damage(tmp_path)
+    with pytest.raises(ModelError, match=says):
         load_model(tmp_path, digest="x")

@@ -101,6 +101,34 @@ def test_released_weights_are_made_again_and_must_be_the_same(tmp_path: Path) ->
             models.open(model, "fp32")
 
 
+def flip_a_bit(folder: Path) -> None:
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-3] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+
+
+def test_damaged_weights_are_trained_again_and_not_loaded(tmp_path: Path) -> None:
+    with run_dir(tmp_path) as run:
+        model = trained(store(run), run, [5])
+        models = store(run)
+        assert trained(models, run, [5, 5]) == model, "the stage is skipped"
+        flip_a_bit(model.path)
+        assert models.open(model, "fp32").digest == model.digest
+        assert weights_digest(model.path) == model.digest
+
+
+def test_a_damaged_base_is_made_again_or_refused(tmp_path: Path) -> None:
+    with run_dir(tmp_path) as run:
+        base = store(run).base()
+        flip_a_bit(base.path)
+        assert store(run).base() == base and weights_digest(base.path) == base.digest
+        models = store(run)
+        models.base()
+        flip_a_bit(base.path)
+        with pytest.raises(RunError, match="not those that the run began with"):
+            models.open(base, "fp32")
+
+
 def test_keep_all_releases_nothing(tmp_path: Path) -> None:
     with run_dir(tmp_path) as run:
         models = store(run, "random-llama", "checkpoints.keep=all")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,10 @@ import pytest
 from selftrain.config import RunConfig
 from selftrain.errors import RunError
 from selftrain.identity import identity
+from selftrain.provenance import code_digests
 from selftrain.recipe import load_config
-from selftrain.rundir import RunDir, write_json
+from selftrain.rundir import RunDir, StageResult
+from selftrain.stagefolder import write_json
 
 
 @pytest.fixture
@@ -54,6 +58,75 @@ def test_a_missing_output_makes_a_stage_unfinished(tmp_path: Path, config: RunCo
         run.stage("a", inputs={}, settings={}, work=write_hello)
         (run.path / "a" / "hello.txt").unlink()
         assert not run.stage("a", inputs={}, settings={}, work=write_hello).skipped
+
+
+def warnings_of(run: RunDir) -> list[str]:
+    events = [json.loads(line) for line in (run.path / "journal.jsonl").read_text().splitlines()]
+    return [event["message"] for event in events if event["event"] == "warning"]
+
+
+def test_a_damaged_output_is_named_and_its_stage_redone(tmp_path: Path, config: RunConfig) -> None:
+    with RunDir.open(tmp_path / "run", config) as run:
+        first = run.stage("a", inputs={}, settings={}, work=write_hello)
+        (run.path / "a" / "hello.txt").write_text("hellp")
+        again = run.stage("a", inputs={}, settings={}, work=write_hello)
+        assert not again.skipped and again.digest == first.digest
+        assert warnings_of(run) == ["hello.txt is gone or is not what was written; a is redone"]
+
+
+@pytest.mark.parametrize("damage", ["{}", "[]", "", '{"digest": "0"}'])
+def test_a_damaged_manifest_is_not_believed(tmp_path: Path, config: RunConfig, damage: str) -> None:
+    with RunDir.open(tmp_path / "run", config) as run:
+        run.stage("a", inputs={}, settings={}, work=write_hello)
+        manifest = run.path / "a" / "manifest.json"
+        known = json.loads(manifest.read_text())
+        changed = {**known, **json.loads(damage)} if damage.startswith('{"') else None
+        manifest.write_text(damage if changed is None else json.dumps(changed))
+        assert not run.stage("a", inputs={}, settings={}, work=write_hello).skipped
+        assert run.stage("a", inputs={}, settings={}, work=write_hello).skipped
+
+
+def test_finished_work_that_was_made_otherwise_is_put_aside(tmp_path: Path, config: RunConfig) -> None:
+    with RunDir.open(tmp_path / "run", config) as run:
+        for rows in (1, 2, 3):
+            run.stage("0/a", inputs={"x": "1"}, settings={"rows": rows, "k": 4}, work=write_hello)
+        assert sorted(path.name for path in (run.path / "0").iterdir()) == ["a", "a.before-1", "a.before-2"]
+        assert (run.path / "0/a.before-1/hello.txt").read_text() == "hello"
+        assert warnings_of(run)[0] == "what was finished there was made otherwise (rows); it is in a.before-1 now"
+        assert len(list(run.path.rglob("manifest.json"))) == 1
+
+
+def test_what_only_a_resume_needs_goes_once_the_manifest_is_there(tmp_path: Path, config: RunConfig) -> None:
+    def work(folder: Path) -> dict[str, int]:
+        write_json(folder / "shards" / "0.json", {})
+        return write_hello(folder)
+
+    def stage(run: RunDir) -> StageResult:
+        return run.stage("a", inputs={}, settings={}, work=work, scratch=["shards"])
+
+    with RunDir.open(tmp_path / "run", config) as run:
+        first = stage(run)
+        assert not (run.path / "a" / "shards").exists()
+        write_json(run.path / "a" / "shards" / "0.json", {})  # as a kill between the two would leave it
+        assert stage(run).skipped and not (run.path / "a" / "shards").exists()
+        outputs = json.loads((run.path / "a" / "manifest.json").read_text())["outputs"]
+        assert list(outputs) == ["hello.txt"] and first.figures == {"rows": 1}
+
+
+def test_what_a_killed_process_left_is_no_output_and_no_obstacle(tmp_path: Path, config: RunConfig) -> None:
+    dead = int(subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True).stdout)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / f".run.json.{dead}.tmp").write_text("{")
+
+    def work(folder: Path) -> dict[str, int]:
+        write_json(folder / f".model.{dead}.tmp" / "model.safetensors", {})
+        return write_hello(folder)
+
+    with RunDir.open(tmp_path / "run", config) as run:
+        run.stage("a", inputs={}, settings={}, work=work)
+        assert list(json.loads((run.path / "a" / "manifest.json").read_text())["outputs"]) == ["hello.txt"]
+    RunDir.open(tmp_path / "run", config).close()
+    assert not list((tmp_path / "run").rglob("*.tmp"))
 
 
 def test_released_weights_do_not_make_a_stage_unfinished(tmp_path: Path, config: RunConfig) -> None:
@@ -109,6 +182,35 @@ def test_half_a_stage_is_work_and_is_not_thrown_away(tmp_path: Path, config: Run
     with pytest.raises(RunError, match="holds a different run: seed"):
         RunDir.open(tmp_path / "run", load_config("smoke", ["seed=5"]))
     assert (tmp_path / "run/0-base/evaluate/made-up" / left).is_file()
+
+
+def test_a_setting_that_an_older_version_did_not_have_counts_as_its_default(tmp_path: Path, config: RunConfig) -> None:
+    run = tmp_path / "run"
+    RunDir.open(run, config).close()
+    write_json(run / "0-warmup/sft/started.json", {"key": "k"})  # work that is not to be thrown away
+    write_json(run / "0-warmup/sft/checkpoint/seal.json", {})
+    known = json.loads((run / "run.json").read_text())
+    del known["identity"]["pairs.per_question"]
+    write_json(run / "run.json", known)
+    text = "".join(line for line in (run / "config.yaml").read_text().splitlines(True) if "per_question" not in line)
+    (run / "config.yaml").write_text(text)
+    RunDir.open(run, config).close()
+    write_json(run / "run.json", known)
+    with pytest.raises(RunError, match="pairs.per_question"):
+        RunDir.open(run, load_config("smoke", ["pairs.per_question=9"]))
+
+
+def test_changed_code_is_named(tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunDir.open(tmp_path / "run", config) as run:
+        assert run.changed == ""
+    with RunDir.open(tmp_path / "run", config) as run:
+        assert run.changed == ""
+    other = {**code_digests(), "pairing.py": "0", "study/new.py": "1"}
+    monkeypatch.setattr("selftrain.rundir.code_digests", lambda: other)
+    with RunDir.open(tmp_path / "run", config) as run:
+        assert run.changed == "pairing.py differs, study/new.py is new"
+    with RunDir.open(tmp_path / "run", config) as run:
+        assert run.changed == ""
 
 
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path, config: RunConfig) -> None:

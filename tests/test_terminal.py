@@ -46,3 +46,15 @@ def test_the_live_view_takes_the_same_calls(capsys: pytest.CaptureFixture[str]) 
 
 def test_lines_where_there_is_no_terminal() -> None:
     assert isinstance(make_progress(), Plain)
+
+
+def test_what_steers_a_terminal_and_what_is_secret_is_not_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    Plain().say("from https://me:pass@host/x with hf_" + "a" * 30 + " and 0123456789abcdef\nis \x1b[31mred, false")
+    assert (
+        capsys.readouterr().err
+        == "from https://***@host/x with *** and ***\nis \N{REPLACEMENT CHARACTER}[31mred, false\n"
+    )

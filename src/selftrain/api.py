@@ -21,6 +21,7 @@ def run(
     out: Path | str | None = None,
     until: str | None = None,
     progress: Progress | None = None,
+    siblings: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Carry out a run, or go on with one that was cut off, and return its results (also in results.json).
 
@@ -30,6 +31,7 @@ def run(
         out: the run folder; default `runs/NAME`.
         until: the last stage to do, or a folder of stages ("0-warmup", "1-iteration/pair"); what is finished stays, and
             a later call goes on.
+        siblings: other run folders, there or not, whose finished stages are taken where they are the same (sharing.py).
 
     Under a launcher every process calls this; the main one alone gets results, the others an empty dict.
 
@@ -48,7 +50,8 @@ def run(
 
     from selftrain.data.available import check_available
 
-    check_available(config.data)
+    if not (folder / "data" / "manifest.json").is_file():  # else its rows are in the run, wherever they came from
+        check_available(config.data)
 
     from selftrain.sampling.vllm_support import check_backend
 
@@ -63,10 +66,10 @@ def run(
     check_trackers(config.training.trackers)
 
     from selftrain.report.write import write_report
-    from selftrain.rundir import RunDir
     from selftrain.runner import Runner
+    from selftrain.sharing import open_beside
 
-    with RunDir.open(folder, config, team) as rundir:
+    with open_beside(siblings, folder, config, team) as rundir:
         Runner(config, rundir, progress, beyond).run()
         results = write_report(folder) if team.is_main else {}
         team.wait()

@@ -20,8 +20,9 @@ from selftrain.models import config_is_encoder_decoder, load_tokenizer
 from selftrain.modelstore import ModelStore
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
-from selftrain.rundir import Figures, RunDir, StageResult, Work, file_digest
+from selftrain.rundir import Figures, RunDir, StageResult, Work
 from selftrain.sampling.vllm_support import check_model
+from selftrain.stagefolder import file_digest
 from selftrain.stages.brought import EXPECTED_FILE, run_brought
 from selftrain.stages.data import load_sets, run_data
 
@@ -106,11 +107,19 @@ class Bench:
             self.rundir.journal("warning", stage=stage, message=message)
 
     def stage(
-        self, name: str, *, inputs: dict[str, str], settings: dict[str, Any], work: Work, together: bool = False
+        self,
+        name: str,
+        *,
+        inputs: dict[str, str],
+        settings: dict[str, Any],
+        work: Work,
+        together: bool = False,
+        scratch: Sequence[str] = (),
     ) -> StageResult:
         """A stage's result; it runs where it is not finished.
 
-        `together`: the stage computes on the device, and all processes of a team take part.
+        `together`: the stage computes on the device, and all processes of a team take part. `scratch`: see
+        `RunDir.stage`.
 
         Raises:
             Stopped: it lies beyond the point where the run is to stop, and is not finished.
@@ -124,7 +133,9 @@ class Bench:
 
         if name in self.beyond and self.rundir.team.any(self.rundir.finished(name, inputs, settings) is None):
             raise Stopped(name)
-        result = self.rundir.stage(name, inputs=inputs, settings=settings, work=timed, together=together)
+        result = self.rundir.stage(
+            name, inputs=inputs, settings=settings, work=timed, together=together, scratch=scratch
+        )
         if result.skipped:
             self.progress.begin(name)
             self.progress.end(skipped=True)

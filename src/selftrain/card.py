@@ -8,7 +8,7 @@ from typing import Any
 from selftrain import __version__
 from selftrain.config import PromptConfig, RunConfig
 from selftrain.errors import ModelError
-from selftrain.rundir import read_json, write_json
+from selftrain.stagefolder import read_json, write_json
 
 SETTINGS = "selftrain.json"
 CARD_FILE = "README.md"

@@ -1,7 +1,7 @@
 """The `selftrain` command: parses, calls, prints. Data goes to stdout, everything else to stderr.
 
 Exit codes: 0 done, 1 `data check` found gold answers that fail or `push` was told no, 2 something that the user can put
-right (one message, no traceback), 130 interrupted.
+right (one message, no traceback), 130 interrupted (143: by SIGTERM).
 Heavy imports happen inside the verbs, so that `--help` answers at once.
 """
 
@@ -13,8 +13,12 @@ from typing import Annotated
 
 import typer
 
+from selftrain import stopping
 from selftrain.errors import UserError
-from selftrain.subcommands import FIELD_HELP, VERIFY_HELP, data_app, push, recipes_app
+from selftrain.offline import go_offline
+from selftrain.report.text import clean_lines
+from selftrain.studycommand import study
+from selftrain.subcommands import FIELD_HELP, VERIFY_HELP, compare, data_app, doctor, push, recipes_app
 
 INTERRUPTED = 130  # exit code of a command stopped by Ctrl-C
 
@@ -31,6 +35,17 @@ app = typer.Typer(
 )
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(data_app, name="data")
+
+
+@app.callback()
+def options(
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use no network; what is not on this machine is an error.")
+    ] = False,
+) -> None:
+    """What stands before the command's name."""
+    if offline:
+        go_offline()
 
 
 @app.command()
@@ -125,7 +140,7 @@ def ask(
 
     tutor = open_model(model, say=_say)
     completion = tutor.ask(question, calculator=calculator)
-    print(completion.text)
+    print(clean_lines(completion.text))
     computed = computed_calls(completion, tutor.codec.style)
     _say(f"calculator: {'; '.join(computed) if computed else 'no call'}")
 
@@ -240,6 +255,7 @@ def export(
         )
 
 
+app.command()(study)
 app.command()(push)
 
 
@@ -262,42 +278,24 @@ def report(
         make_report(run_folder, markdown=markdown, figure=figure, verdicts=verdicts, csv=csv, say=_say)
 
 
-@app.command()
-def compare(
-    run_a: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
-    run_b: Annotated[Path, typer.Argument(help="Another one; differences are B minus A.")],
-    out: Annotated[Path | None, typer.Option(help="The HTML page to write; default compare-A-B.html.")] = None,
-) -> None:
-    """Compare the models of two runs on the test problems that both have, problem by problem."""
-    from selftrain.report.command import make_comparison
-
-    make_comparison(run_a, run_b, out, say=_say)
-
-
-@app.command()
-def doctor(
-    data: Annotated[Path | None, typer.Option(help="A folder of local data files to look for too.")] = None,
-) -> None:
-    """What is installed, which device and precision would be used, and what can be reached."""
-    from selftrain.doctor import collect
-
-    for check in collect(data):
-        mark = {True: "ok ", False: "NO ", None: "-  "}[check.ok]
-        print(f"{mark} {check.name:<20} {check.detail}" + (f"\n     {check.hint}" if check.hint else ""))
+app.command()(compare)
+app.command()(doctor)
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    print(clean_lines(message), file=sys.stderr, flush=True)
 
 
 def main() -> None:
     """Entry point: turns a `UserError` into one message and exit code 2; a bug keeps its traceback."""
     try:
-        app()
+        with stopping.handled():
+            app()
     except UserError as error:
         _say(f"error: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))
         raise SystemExit(2) from None
     except SystemExit as stop:
-        if stop.code == INTERRUPTED:  # typer has caught the Ctrl-C
-            _say("Interrupted. Run the same command again to go on.")
-        raise
+        if stop.code != INTERRUPTED:
+            raise
+        _say("Interrupted. Run the same command again to go on.")  # typer has caught the KeyboardInterrupt
+        raise SystemExit(stopping.exit_code()) from None

@@ -29,7 +29,7 @@ from selftrain.outfile import OutFile
 from selftrain.prompts import Codec
 from selftrain.records import Example, Pair, Problem
 from selftrain.report.files import RunFiles
-from selftrain.rundir import read_json
+from selftrain.stagefolder import read_json
 from selftrain.weights import resolve, usable
 
 KINDS = {"pairs": "pair", "sft": "select"}

@@ -1,4 +1,4 @@
-"""Attention within trees as one kernel, for GPUs: torch's flex_attention, compiled at the first use (some 20 seconds).
+"""Attention within trees as one kernel, for GPUs: torch's flex_attention, compiled at the first use (some 10 seconds).
 
     mask = tree_mask(branches, length, device)               # once a micro-batch, for all layers
     out = flex_tree_attention(query, key, value, mask, scale)

@@ -39,3 +39,17 @@ def as_yaml(config: RunConfig) -> str:
     import yaml
 
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def from_yaml(text: str) -> RunConfig:
+    """The configuration that `as_yaml` wrote, with the defaults of this version for what it does not name.
+
+    Raises:
+        ValueError: it is none that this version knows.
+    """
+    import yaml
+
+    try:
+        return RunConfig.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error

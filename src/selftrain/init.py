@@ -17,6 +17,7 @@ from pathlib import Path
 
 import yaml
 
+from selftrain import durable
 from selftrain.config import DataConfig, DataSpec, RunConfig
 from selftrain.data import load
 from selftrain.data.assemble import Assembled, assemble, shuffled
@@ -29,7 +30,6 @@ from selftrain.lengths import Reader, open_reader
 from selftrain.proposal import Proposal, propose
 from selftrain.recipe import config_from
 from selftrain.report.text import clean
-from selftrain.rundir import write_whole
 from selftrain.similarity import normalise_question
 from selftrain.verify import open_verifier
 from selftrain.weights import SMOLLM2
@@ -93,10 +93,7 @@ def init(
     facts = Facts(run_name, data, model, sets, found, proposal.reason, reader.lengths(found), reader.encoder_decoder)
     text = recipe_yaml(facts)
     config = config_from(yaml.safe_load(text))
-    try:
-        write_whole(out, text.encode("ascii"))
-    except OSError as error:
-        raise ConfigError(f"{out}: cannot be written ({error.strerror}).", "Name another file with --out.") from error
+    durable.write(out, text.encode("ascii"))
     account = _account(facts, loaded, reader, config, [*_shown_rows(found, reader), *_next(data, out, spec, fields)])
     return Started(out, config, account)
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -138,7 +139,7 @@ def accuracy_interval(
     values = {identity: float(verdict) for identity, verdict in verdicts.items()}
     num_right, num = sum(verdicts.values()), len(verdicts)
     low, high = wilson(num_right, num, confidence)
-    if not _is_clustered(values, groups):
+    if not is_clustered(values, groups):
         return Estimate(num, num_right / num if num else 0.0, low, high, confidence)
     clustered = _mean_estimate(values, groups, confidence, seed, num_resamples)
     return dataclasses.replace(clustered, low=min(low, clustered.low), high=max(high, clustered.high))
@@ -175,13 +176,13 @@ def paired_difference(
     only_a = sum(a[identity] and not b[identity] for identity in common)
     only_b = sum(b[identity] and not a[identity] for identity in common)
     values = {identity: float(a[identity]) - float(b[identity]) for identity in common}
-    clustered = _is_clustered(values, groups)
-    sums, sizes = _by_group(values, groups if clustered else None)
+    clustered = is_clustered(values, groups)
+    sums, sizes = by_group(values, groups if clustered else None)
     if clustered:
         p_value = _sign_flip(sums, seed, num_resamples)
     else:
         p_value = mcnemar_exact(only_a, only_b)
-    low, high = _interval(sums, sizes, confidence, seed, num_resamples, (-1.0, 1.0))
+    low, high = unit_interval(sums, sizes, confidence, seed, num_resamples, (-1.0, 1.0))
     if p_value >= 1 - confidence:
         low, high = min(low, 0.0), max(high, 0.0)
     difference = (only_a - only_b) / len(common) if common else 0.0
@@ -217,20 +218,20 @@ def _mean_estimate(
     values: Mapping[str, float], groups: Groups | None, confidence: float, seed: int, num_resamples: int
 ) -> Estimate:
     """Mean of values in [0, 1] with a bootstrap interval over problems, or over groups where they are shared."""
-    clustered = _is_clustered(values, groups)
-    sums, sizes = _by_group(values, groups if clustered else None)
-    low, high = _interval(sums, sizes, confidence, seed, num_resamples, (0.0, 1.0))
+    clustered = is_clustered(values, groups)
+    sums, sizes = by_group(values, groups if clustered else None)
+    low, high = unit_interval(sums, sizes, confidence, seed, num_resamples, (0.0, 1.0))
     mean = math.fsum(values.values()) / len(values) if values else 0.0
     return Estimate(len(values), mean, low, high, confidence, len(sums) if clustered else 0)
 
 
-def _is_clustered(values: Mapping[str, float], groups: Groups | None) -> bool:
+def is_clustered(values: Mapping[str, float], groups: Groups | None) -> bool:
     """Whether any two problems share a group."""
     named = [group for identity in values if groups and (group := groups.get(identity)) is not None]
     return len(set(named)) < len(named)
 
 
-def _by_group(values: Mapping[str, float], groups: Groups | None) -> tuple[Floats, Floats]:
+def by_group(values: Mapping[str, float], groups: Groups | None) -> tuple[Floats, Floats]:
     """Sum of the values and number of problems of each group, both [G], in an order of names."""
     members: dict[tuple[bool, str], list[float]] = collections.defaultdict(list)
     for identity in sorted(values):
@@ -240,7 +241,7 @@ def _by_group(values: Mapping[str, float], groups: Groups | None) -> tuple[Float
     return np.array([math.fsum(row) for row in rows]), np.array([float(len(row)) for row in rows])
 
 
-def _interval(
+def unit_interval(
     sums: Floats, sizes: Floats, confidence: float, seed: int, num_resamples: int, bounds: tuple[float, float]
 ) -> tuple[float, float]:
     """Interval of sum over size from resampled units: percentiles, widened by t; wide where units don't differ."""
@@ -249,18 +250,18 @@ def _interval(
     if num_units < 2:
         return bounds
     estimate = float(sums.sum() / sizes.sum())
-    draws = _resampled(sums, sizes, seed, num_resamples)
+    draws = resampled(sums, sizes, seed, num_resamples)
     spread = float(draws.std())
     if spread < 1e-12:
         unseen = wilson(0, num_units, confidence)[1]  # as many trials, none of which differed
         return max(floor, estimate - unseen), min(ceiling, estimate + unseen)
     tail = (1 - confidence) / 2
-    half = _t_quantile(1 - tail, num_units - 1) * spread * math.sqrt(num_units / (num_units - 1))
+    half = t_quantile(1 - tail, num_units - 1) * spread * math.sqrt(num_units / (num_units - 1))
     low, high = (float(bound) for bound in np.quantile(draws, [tail, 1 - tail]))
     return max(floor, min(low, estimate - half)), min(ceiling, max(high, estimate + half))
 
 
-def _resampled(sums: Floats, sizes: Floats, seed: int, num_resamples: int) -> Floats:
+def resampled(sums: Floats, sizes: Floats, seed: int, num_resamples: int) -> Floats:
     """Sum over size of units drawn with replacement, [num_resamples].
 
     How often each distinct (sum, size) is drawn is multinomial, so units that are alike are drawn together.
@@ -297,7 +298,8 @@ def _normal_quantile(confidence: float) -> float:
     return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
-def _t_quantile(probability: float, freedom: int) -> float:
+@functools.lru_cache(maxsize=1024)
+def t_quantile(probability: float, freedom: int) -> float:
     """Quantile above the median of Student's t, by bisection on `_t_central`."""
     wanted = 2 * probability - 1
     low, high = 0.0, 1.0

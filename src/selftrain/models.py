@@ -10,16 +10,18 @@ remote code runs only when asked for. Training's forwards are in `forwards.py`, 
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from selftrain.errors import ModelError
+from selftrain import durable
+from selftrain.errors import ModelError, RunError
 from selftrain.weights import weights_digest
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def load_config(path: Path, trust_remote_code: bool = False) -> Any:
 
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         raise ModelError(f"{path}: its config.json cannot be used ({_first_line(error)}).") from error
 
 
@@ -99,7 +101,7 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTok
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
         raise ModelError(f"{path}: no tokenizer could be loaded ({_first_line(error)}).") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(
@@ -125,15 +127,32 @@ def load_model(
     config = load_config(path, trust_remote_code)
     try:
         kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        module = kind.from_pretrained(
-            path, dtype=DTYPES[precision], use_safetensors=True, trust_remote_code=trust_remote_code
-        )
-    except (OSError, ValueError, KeyError) as error:
+        module, found = kind.from_pretrained(
+            path, dtype=DTYPES[precision], use_safetensors=True, trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise ModelError(f"{path}: no model could be loaded ({_first_line(error)}).") from error
+    _check_whole(path, module, found)
     rows = module.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise ModelError(f"{path}: the tokenizer has {len(tokenizer)} tokens, the embedding only {rows} rows.")
+    size = max(tokenizer.get_vocab().values(), default=-1) + 1
+    if size > rows:
+        raise ModelError(f"{path}: the tokenizer has {size} tokens, the embedding only {rows} rows.")
     return LanguageModel(module.to(device).eval(), tokenizer, path, digest)
+
+
+def _check_whole(path: Path, module: nn.Module, found: Mapping[str, Any]) -> None:
+    """Refuse weights that are not all there, or that hold NaN or infinity."""
+    missing = sorted(str(name) for name in (*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])))
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ModelError(
+            f"{path}: its weights lack {', '.join(missing[:3])}{more}, or have them in another shape.",
+            "Copy or download the model again.",
+        )
+    for name, parameter in module.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ModelError(f"{path}: its weights are damaged: {name} holds NaN or infinity.")
 
 
 def _first_line(error: Exception) -> str:
@@ -146,12 +165,18 @@ def save_model(model: LanguageModel, path: Path, state: dict[str, Tensor] | None
 
     `state` stands for the module's own weights, where these are elsewhere.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = durable.temporary_of(path)
     shutil.rmtree(temporary, ignore_errors=True)
-    model.module.save_pretrained(temporary, state_dict=state)  # type: ignore[operator]
-    model.tokenizer.save_pretrained(temporary)
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(temporary, path)
+    try:
+        model.module.save_pretrained(temporary, state_dict=state)  # type: ignore[operator]
+        model.tokenizer.save_pretrained(temporary)
+        durable.place(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"{path}: the model could not be written ({_first_line(error)}).", "Is the disk full?"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return weights_digest(path)
 
 

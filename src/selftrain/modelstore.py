@@ -11,13 +11,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from selftrain import durable
 from selftrain.card import write_card
 from selftrain.config import RunConfig
 from selftrain.errors import ModelError, RunError
 from selftrain.hardware import default_device, default_precision
 from selftrain.models import LanguageModel, config_is_encoder_decoder, load_model, load_tokenizer
 from selftrain.progress import Progress
-from selftrain.rundir import RunDir, read_json, write_json
+from selftrain.rundir import RunDir
+from selftrain.stagefolder import read_json, write_json
 from selftrain.toy import NAMES as TOYS
 from selftrain.toy import make_toy
 from selftrain.training.fit import Precision
@@ -47,6 +49,7 @@ class ModelStore:
         self.precision: Precision = default_precision(self.device) if asked == "auto" else asked
         self._makers: dict[str, Callable[[], ModelRef]] = {}
         self._sampling: LanguageModel | None = None
+        self._seen: set[str] = set()  # digests of weights that were compared with what is on the disk
 
     def base(self) -> ModelRef:
         """f0: its weights are resolved once a run; path and digest are kept in weights.json.
@@ -82,7 +85,7 @@ class ModelStore:
 
     def _resolved(self, name: str, stage: str, event: str) -> ModelRef:
         note = self.rundir.path / f"{event}.json"
-        known = read_json(note)
+        known = _noted(note)
         if known is not None and _holds(Path(known["path"]), known["digest"]):
             return ModelRef(stage, Path(known["path"]), known["digest"])
         found = resolve(name, say=self.progress.say)
@@ -97,12 +100,18 @@ class ModelStore:
         return ModelRef(stage, found.path, found.digest)
 
     def _toy(self) -> ModelRef:
-        folder = self.rundir.path / BASE
+        folder, note = self.rundir.path / BASE, self.rundir.path / "weights.json"
+        known = _noted(note)
+        if folder.is_dir() and known is not None and weights_digest(folder) != known["digest"]:
+            durable.remove(folder)  # damaged; the same seed makes the same again
         if not folder.is_dir():
-            temporary = self.rundir.path / f".{BASE}.{os.getpid()}.tmp"
+            temporary = durable.temporary_of(folder)
             make_toy(self.config.model, temporary, self.config.seed)
-            os.replace(temporary, folder)
-        return ModelRef(BASE, folder, weights_digest(folder))
+            durable.place(temporary, folder)
+        digest = weights_digest(folder)
+        if known is None and self.rundir.team.is_main:
+            write_json(note, {"path": BASE, "digest": digest})
+        return ModelRef(BASE, folder, digest)
 
     def make(self, stage: str, maker: Callable[[], ModelRef]) -> ModelRef:
         """Make a model by running its stage (skipped when finished), and remember how."""
@@ -135,8 +144,14 @@ class ModelStore:
             RunError: training again gave other weights.
         """
         if model.path.is_dir():
-            return
-        self.progress.say(f"{model.stage}: weights were released and are wanted again; training it once more.")
+            if model.digest in self._seen or weights_digest(model.path) == model.digest:
+                self._seen.add(model.digest)
+                return
+            if model.stage not in self._makers:
+                raise RunError(f"{model.path}: the weights are not those that the run began with.", "Bring those back.")
+            self.progress.say(f"{model.stage}: its weights are not what was written; training it once more.")
+        else:
+            self.progress.say(f"{model.stage}: weights were released and are wanted again; training it once more.")
         self.rundir.forget(model.stage)
         again = self._makers[model.stage]()
         if again.digest != model.digest:
@@ -160,12 +175,11 @@ class ModelStore:
         if not self.rundir.team.is_main:
             return
         target = self.rundir.path / "model"
-        temporary = self.rundir.path / f".model.{os.getpid()}.tmp"
+        temporary = durable.temporary_of(target)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(model.path, temporary, copy_function=_link_or_copy)
         write_card(temporary, self.config, model.digest, style)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
+        durable.place(temporary, target)
         self.rundir.journal("delivered", stage=model.stage, digest=model.digest)
 
 
@@ -191,6 +205,12 @@ def check_same_tokens(own: Path, base: Path, trust_remote_code: bool = False) ->
     families = [config_is_encoder_decoder(path, trust_remote_code) for path in (own, base)]
     if families[0] != families[1]:
         raise ModelError(f"warmup_model {own}: it and the base model are not of one family (encoder-decoder or not).")
+
+
+def _noted(note: Path) -> dict[str, str] | None:
+    """Path and digest of weights, as a run noted them; None where there is no such note."""
+    known = read_json(note)
+    return known if isinstance(known, dict) and {"path", "digest"} <= known.keys() else None
 
 
 def _holds(folder: Path, digest: str) -> bool:

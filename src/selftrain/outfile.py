@@ -25,7 +25,8 @@ from typing import Any
 
 from selftrain.errors import RunError
 from selftrain.records import write_jsonl
-from selftrain.rundir import file_digest, read_json, take_lock, write_json
+from selftrain.rundir import take_lock
+from selftrain.stagefolder import file_digest, read_json, write_json
 
 STARTED = "started.json"
 WHOLE = "whole.jsonl"
@@ -106,7 +107,7 @@ class OutFile:
         num_rows = write_jsonl(self.parts / WHOLE, rows)
         digest = file_digest(self.parts / WHOLE)
         write_json(self.manifest, {"identity": dict(identity), "sha256": digest, "rows": num_rows, **account})
-        os.replace(self.parts / WHOLE, self.path)
+        os.replace(self.parts / WHOLE, self.path)  # both are on the disk already
         self._remove_parts()
 
     def _check_started(self, identity: Identity) -> None:

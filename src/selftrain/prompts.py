@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from selftrain.calculator.annotation import Style, drop_trivial, find, split_for_training, to_bracket
 from selftrain.calculator.forcing import ForcingTables, build_tables
 from selftrain.config import PromptConfig
-from selftrain.errors import ConfigError
+from selftrain.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,12 +108,24 @@ class Codec:
 
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> tuple[int, ...] | None:
-    """The question as the model's own chat template asks it; None where the model has none."""
+    """The question as the model's own chat template asks it; None where the model has none.
+
+    Raises:
+        ModelError: the template cannot be carried out.
+    """
+    import jinja2
+
     if not getattr(tokenizer, "chat_template", None):
         return None
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
-    )
+    try:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+        )
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+        raise ModelError(
+            f"The model's chat template cannot be carried out ({type(error).__name__}: {str(error)[:200]}).",
+            "Remove `chat_template` from its tokenizer_config.json, or chat_template.jinja.",
+        ) from error
     return tuple(tokenizer.encode(str(text), add_special_tokens=False))
 
 
@@ -156,7 +168,12 @@ def space_operators(text: str, style: Style) -> str:
 
 
 def _space(text: str) -> str:
-    return re.sub(r"[ ]*([-+*/=])[ ]*", r" \1 ", re.sub(r"\$(?=[\d.])", "$ ", text))
+    parts = re.split(r"([-+*/=])", re.sub(r"\$(?=[\d.])", "$ ", text))  # text, operator, text, ...
+    for index in range(0, len(parts) - 1, 2):
+        parts[index] = parts[index].rstrip(" ")
+        parts[index + 1] = f" {parts[index + 1]} "
+        parts[index + 2] = parts[index + 2].lstrip(" ")
+    return "".join(parts)
 
 
 def one_line(text: str) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -19,11 +19,12 @@ from pydantic import BaseModel, ValidationError
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError, nearest
 
+Checked = TypeVar("Checked", bound=BaseModel)
+
 
 def recipe_names() -> list[str]:
     """The recipes that come with the package."""
-    folder = resources.files("selftrain") / "recipes"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return shipped_names("recipes")
 
 
 def recipe_text(name_or_path: str) -> str:
@@ -32,18 +33,33 @@ def recipe_text(name_or_path: str) -> str:
     Raises:
         ConfigError: neither a recipe's name nor a readable file.
     """
-    if name_or_path in recipe_names():
-        return (resources.files("selftrain") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    return shipped_text(name_or_path, "recipe", "recipes")
+
+
+def shipped_names(folder: str) -> list[str]:
+    """Names of the YAML files that come with the package in a folder of it."""
+    entries = (resources.files("selftrain") / folder).iterdir()
+    return sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml"))
+
+
+def shipped_text(name_or_path: str, what: str, folder: str) -> str:
+    """The text of a YAML file that comes with the package, by name, or of one's own, by path; `what` it is in words.
+
+    Raises:
+        ConfigError: neither a known name nor a readable file.
+    """
+    known = shipped_names(folder)
+    if name_or_path in known:
+        return (resources.files("selftrain") / folder / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read ({error}).") from error
-    close = nearest(name_or_path, recipe_names())
-    known = ", ".join(recipe_names())
+    close = nearest(name_or_path, known)
     raise ConfigError(
-        f"No recipe or YAML file is called {name_or_path!r}; recipes: {known}.",
+        f"No {what} or YAML file is called {name_or_path!r}; {folder}: {', '.join(known)}.",
         f"Did you mean {close!r}?" if close else "Give one of these names, or the path of a .yaml file.",
     )
 
@@ -65,23 +81,42 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: unknown recipe or field, or a value of the wrong type or range.
     """
-    try:
-        tree = yaml.safe_load(recipe_text(name_or_path))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name_or_path}: not valid YAML ({_one_line(error)}).") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{name_or_path}: expected a mapping of sections, got {type(tree).__name__}.")
+    tree = yaml_tree(recipe_text(name_or_path), name_or_path)
     for override in overrides:
         _apply(tree, override)
     return config_from(tree)
 
 
+def yaml_tree(text: str, name: str) -> dict[str, Any]:
+    """The mapping that a YAML text holds; `name` is for messages.
+
+    Raises:
+        ConfigError: it is no YAML, or no mapping.
+    """
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: not valid YAML ({_one_line(error)}).") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{name}: expected a mapping of sections, got {type(tree).__name__}.")
+    return tree
+
+
 def config_from(tree: dict[str, Any]) -> RunConfig:
     """A checked configuration from plain values; errors name the field, what was expected and what was got."""
+    return checked(RunConfig, tree)
+
+
+def checked(section: type[Checked], tree: dict[str, Any]) -> Checked:
+    """A section from plain values.
+
+    Raises:
+        ConfigError: names the field, what was expected and what was got.
+    """
     try:
-        return RunConfig.model_validate(tree)
+        return section.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(*_explain(error)) from error
+        raise ConfigError(*_explain(error, section)) from error
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -136,12 +171,12 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _explain(error: ValidationError) -> tuple[str, str | None]:
+def _explain(error: ValidationError, root: type[BaseModel]) -> tuple[str, str | None]:
     """The first problem of a validation error as a message and a hint."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = _fields_at(problem["loc"][:-1])
+        known = _fields_at(problem["loc"][:-1], root)
         close = nearest(str(problem["loc"][-1]), known)
         hint = f"Did you mean {'.'.join([*map(str, problem['loc'][:-1]), close])!r}?" if close else None
         return f"Unknown field {where!r}; known there: {', '.join(known)}.", hint
@@ -151,9 +186,9 @@ def _explain(error: ValidationError) -> tuple[str, str | None]:
     return f"{where or 'configuration'}: {problem['msg'].removeprefix('Value error, ')}, got {got}.{rest}", None
 
 
-def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+def _fields_at(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
     """The field names of the section that a location points to."""
-    section: Any = RunConfig
+    section: Any = root
     for part in location:
         if isinstance(part, int):
             continue

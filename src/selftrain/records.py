@@ -16,13 +16,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 import types
 import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from selftrain import durable
 from selftrain.errors import DataError
 
 Outcome = Literal["right", "wrong", "unparsed", "timeout"]
@@ -167,16 +167,11 @@ def _value(hint: Any, value: Any) -> Any:
 
 def write_jsonl(path: Path, records: Iterable[Any]) -> int:
     """Write records one a line, atomically (temporary file, fsync, rename). Returns the count."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
-    with temporary.open("w", encoding="utf-8") as out:
+    with durable.whole(path) as out:
         for record in records:
-            out.write(json.dumps(to_dict(record), separators=(",", ":")) + "\n")
+            out.write(json.dumps(to_dict(record), separators=(",", ":")).encode("ascii") + b"\n")
             count += 1
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(temporary, path)
     return count
 
 
@@ -191,9 +186,9 @@ def read_jsonl(path: Path, kind: type[Record]) -> list[Record]:
 
 def iter_jsonl(path: Path, kind: type[Record]) -> Iterator[Record]:
     """`read_jsonl`, one record at a time."""
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="surrogateescape") as lines:  # a damaged byte is a line that fails
         for number, line in enumerate(lines, start=1):
             try:
                 yield from_dict(kind, json.loads(line))
-            except (json.JSONDecodeError, TypeError, AttributeError) as error:
+            except (ValueError, TypeError, AttributeError) as error:
                 raise DataError(f"{path}, line {number}: not a {kind.__name__} record ({error}).") from error

@@ -12,62 +12,43 @@ slot) leaves the folder to the next one.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from selftrain import __version__
+from selftrain import __version__, durable
 from selftrain.config import RunConfig
 from selftrain.errors import RunError
-from selftrain.identity import as_yaml, identity
+from selftrain.identity import as_yaml, from_yaml, identity
 from selftrain.processes import ALONE, Team
+from selftrain.provenance import changes, code_digests
+from selftrain.stagefolder import (
+    MANIFEST,
+    SPENT,
+    STARTED,
+    differing,
+    digest_of,
+    file_digest,
+    is_weights,
+    key_of,
+    own_files,
+    prepare,
+    read_json,
+    read_manifest,
+    write_json,
+    write_manifest,
+)  # fmt: skip
 
-MANIFEST, STARTED = "manifest.json", "started.json"
 READING = ("data", "samples")  # stages that read files, and ask no model
 Figures = dict[str, Any]
 Work = Callable[[Path], Figures]
-
-
-def digest_of(value: Any) -> str:
-    """SHA-256 of a JSON-ready value, independent of key order."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's contents."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    write_whole(path, json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8"))
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file; None where there is no readable one."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +66,9 @@ class StageResult:
 class RunDir:
     """One run folder, locked while it is open. Of a team's processes only the main one writes to it."""
 
-    def __init__(self, path: Path, lock: int | None, config: RunConfig, team: Team) -> None:
+    def __init__(self, path: Path, lock: int | None, config: RunConfig, team: Team, changed: str = "") -> None:
         self.path, self._lock, self.config, self.team = path, lock, config, team
+        self.changed = changed  # of the code, since the last start
 
     @classmethod
     def open(cls, path: Path, config: RunConfig, team: Team = ALONE) -> RunDir:
@@ -95,17 +77,18 @@ class RunDir:
         Raises:
             RunError: another process works in it, or it holds a different run (the differing keys are named).
         """
-        lock = None
+        lock, changed = None, ""
         if team.is_main:
             path.mkdir(parents=True, exist_ok=True)
             lock = take_lock(path)
             try:
-                _check_identity(path, config)
+                durable.sweep(path)
+                changed = _check_identity(path, config)
             except RunError:
                 os.close(lock)
                 raise
         team.wait()
-        run = cls(path, lock, config, team)
+        run = cls(path, lock, config, team, changed)
         run.journal("start", version=__version__, pid=os.getpid())
         return run
 
@@ -125,58 +108,84 @@ class RunDir:
         if not self.team.is_main:
             return
         line = json.dumps({"time": round(time.time(), 3), "event": event, **details}, ensure_ascii=False)
-        with (self.path / "journal.jsonl").open("a", encoding="utf-8") as out:
-            out.write(line + "\n")
+        durable.append(self.path / "journal.jsonl", line)
 
     def finished(self, name: str, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> StageResult | None:
-        """The stage's result if it is finished for just these inputs and settings, else None."""
+        """The stage's result if it is finished for just these inputs and settings, else None.
+
+        Its files must be what was written; weights are looked at where they are loaded (`ModelStore.restore`).
+        """
         folder = self.path / name
-        manifest = read_json(folder / MANIFEST)
-        if manifest is None or manifest["key"] != _key(name, inputs, settings):
+        manifest = read_manifest(folder)
+        if manifest is None or manifest["key"] != key_of(name, inputs, settings):
             return None
-        if not all((folder / file).is_file() for file in manifest["outputs"] if file not in manifest["released"]):
+        for file, digest in manifest["outputs"].items():
+            path = folder / file
+            if file in manifest["released"] or (path.is_file() and (is_weights(file) or file_digest(path) == digest)):
+                continue
+            self.journal("warning", stage=name, message=f"{file} is gone or is not what was written; {name} is redone")
             return None
         return StageResult(name, folder, manifest["digest"], manifest["figures"], manifest["seconds"], skipped=True)
 
     def stage(
-        self, name: str, *, inputs: Mapping[str, str], settings: Mapping[str, Any], work: Work, together: bool = False
+        self,
+        name: str,
+        *,
+        inputs: Mapping[str, str],
+        settings: Mapping[str, Any],
+        work: Work,
+        together: bool = False,
+        scratch: Sequence[str] = (),
     ) -> StageResult:
         """Run `work(folder)` unless the stage is finished; write its manifest last.
 
         The stage key is the digest of name, inputs and settings. What an earlier, broken attempt with the same
-        key left in the folder stays there for `work` to go on from; with another key it is removed. In a team the main
-        process works, and with `together` all do; every process gets what the manifest says.
+        key left in the folder stays there for `work` to go on from; with another key it is removed, and what was
+        finished is put aside. In a team the main process works, and with `together` all do; every process gets what the
+        manifest says.
+
+        Args:
+            scratch: folders in the stage's that only a resume needs; removed once the manifest is there.
         """
         done = self.finished(name, inputs, settings)
-        if not self.team.any(done is None) and done is not None:
-            return done
         folder = self.path / name
-        key = _key(name, inputs, settings)
-        if self.team.is_main:
-            _prepare(folder, key)
+        if not self.team.any(done is None) and done is not None:
+            self._remove_scratch(folder, scratch)
+            return done
+        key = key_of(name, inputs, settings)
+        if self.team.is_main and (aside := prepare(folder, key)):
+            ways = ", ".join(differing(aside, inputs, settings))
+            message = f"what was finished there was made otherwise ({ways}); it is in {aside.name} now"
+            self.journal("warning", stage=name, message=message)
         self.team.wait()
         if not self.team.is_main:
             return self._stage_of_main(name, inputs, settings, work if together else None)
         self.journal("stage-start", stage=name)
         started = time.monotonic()
-        before = float((read_json(folder / "spent.json") or {}).get("seconds", 0.0))
+        before = float((read_json(folder / SPENT) or {}).get("seconds", 0.0))
         try:
             figures = work(folder)
         except BaseException:
-            write_json(folder / "spent.json", {"seconds": before + time.monotonic() - started})
+            with contextlib.suppress(RunError):  # a full disk is told of by what it stopped
+                write_json(folder / SPENT, {"seconds": before + time.monotonic() - started})
             raise
         seconds = before + time.monotonic() - started
-        (folder / "spent.json").unlink(missing_ok=True)
-        outputs = {str(file.relative_to(folder)): file_digest(file) for file in _own_files(folder)}
+        (folder / SPENT).unlink(missing_ok=True)
+        outputs = {str(file.relative_to(folder)): file_digest(file) for file in own_files(folder, scratch)}
         manifest: dict[str, Any] = {
             "stage": name, "key": key, "digest": digest_of(outputs), "inputs": dict(inputs),
             "settings": dict(settings), "outputs": outputs, "released": [], "figures": figures,
             "seconds": round(seconds, 3), "version": __version__,
         }  # fmt: skip
-        write_json(folder / MANIFEST, manifest)
+        write_manifest(folder, manifest)
+        self._remove_scratch(folder, scratch)
         self.journal("stage-end", stage=name, seconds=round(seconds, 3))
         self.team.wait()
         return StageResult(name, folder, manifest["digest"], figures, seconds, skipped=False)
+
+    def _remove_scratch(self, folder: Path, scratch: Sequence[str]) -> None:
+        for name in scratch if self.team.is_main else ():
+            durable.remove(folder / name)
 
     def _stage_of_main(
         self, name: str, inputs: Mapping[str, str], settings: Mapping[str, Any], work: Work | None
@@ -192,42 +201,27 @@ class RunDir:
 
     def figures(self, name: str) -> Figures:
         """The figures of a finished stage."""
-        return dict(read_json(self.path / name / MANIFEST)["figures"])
+        manifest = read_manifest(self.path / name)
+        if manifest is None:
+            raise RunError(f"{self.path / name}: expected a finished stage, its {MANIFEST} is missing or damaged.")
+        return dict(manifest["figures"])
 
     def release(self, name: str) -> None:
         """Delete a finished stage's weights; its manifest remembers that they were there."""
         folder = self.path / name
-        manifest = read_json(folder / MANIFEST)
+        manifest = read_manifest(folder)
         if not self.team.is_main or manifest is None or not (folder / "model").is_dir():
             return
-        manifest["released"] = [file for file in manifest["outputs"] if file.startswith("model/")]
-        write_json(folder / MANIFEST, manifest)
-        shutil.rmtree(folder / "model")
+        manifest["released"] = [file for file in manifest["outputs"] if is_weights(file)]
+        write_manifest(folder, manifest)
+        durable.remove(folder / "model")
 
     def forget(self, name: str) -> None:
         """Make a stage unfinished, so that it is redone (its released weights are wanted again)."""
         self.team.wait()
         if self.team.is_main:
-            (self.path / name / MANIFEST).unlink(missing_ok=True)
+            durable.remove(self.path / name / MANIFEST)
         self.team.wait()
-
-
-def _key(name: str, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> str:
-    return digest_of({"stage": name, "inputs": dict(inputs), "settings": dict(settings)})
-
-
-def _prepare(folder: Path, key: str) -> None:
-    if read_json(folder / STARTED) != {"key": key}:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_json(folder / STARTED, {"key": key})
-
-
-def _own_files(folder: Path) -> Iterator[Path]:
-    """The files that a stage made, other than its bookkeeping."""
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and file.name not in (MANIFEST, STARTED, "spent.json") and file.suffix != ".tmp":
-            yield file
 
 
 def take_lock(path: Path) -> int:
@@ -250,30 +244,52 @@ def take_lock(path: Path) -> int:
     return lock
 
 
-def _check_identity(path: Path, config: RunConfig) -> None:
-    """Refuse a folder that holds a different run; record this one in a new folder, or one without work in it."""
-    mine = identity(config)
+def _check_identity(path: Path, config: RunConfig) -> str:
+    """Refuse a folder that holds a different run; record this one in a new folder, or one without work in it.
+
+    Returns what has changed in the code since the last start there, in words.
+    """
+    mine, code = identity(config), code_digests()
     known = read_json(path / "run.json")
-    if known is None and any(entry.name != ".lock" for entry in path.iterdir()):
+    if known is None and any(entry.name != ".lock" and not durable.is_temporary(entry) for entry in path.iterdir()):
         raise RunError(f"{path} is not empty and holds no run.", "Choose another folder with --out.")
+    if known is not None and not (isinstance(known, dict) and isinstance(known.get("identity"), dict)):
+        raise RunError(f"{path / 'run.json'} is damaged.", "Bring it back, or choose another folder with --out.")
     theirs = {} if known is None else known["identity"]
-    keys = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+    keys = _differing_keys(path, mine, theirs)
     if known is not None and keys and holds_work(path):
         shown = ", ".join(f"{key} ({theirs.get(key)!r} there, {mine.get(key)!r} asked)" for key in keys[:8])
         raise RunError(
             f"{path} holds a different run: {shown}.", "Choose another folder with --out, or remove that one."
         )
+    before = {} if known is None or keys else known.get("code", {})
+    created = time.time() if known is None or keys else known.get("created")
     if keys:
         _clear(path)
-        write_json(path / "run.json", {"identity": mine, "version": __version__, "created": time.time()})
-    (path / "config.yaml").write_text(as_yaml(config), encoding="utf-8")
+    if keys or before != code:
+        now = {"identity": mine, "version": __version__, "created": created, "code": code}
+        write_json(path / "run.json", now)
+    durable.write(path / "config.yaml", as_yaml(config).encode(errors="backslashreplace"))
+    return changes(before, code) if before else ""
+
+
+def _differing_keys(path: Path, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """The keys in which two runs differ; a setting that an older version did not have counts as its default there."""
+    keys = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+    if all(key in theirs for key in keys):
+        return keys
+    try:
+        completed = identity(from_yaml((path / "config.yaml").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return keys
+    return [key for key in keys if key in theirs or key not in completed or completed[key] != mine.get(key)]
 
 
 def holds_work(path: Path) -> bool:
     """Whether a run came further than reading its data, by the files that its stages left."""
     stages = [started.parent for started in path.rglob(STARTED)]
     return any(
-        stage.relative_to(path).as_posix() not in READING and ((stage / MANIFEST).exists() or any(_own_files(stage)))
+        stage.relative_to(path).as_posix() not in READING and ((stage / MANIFEST).exists() or any(own_files(stage)))
         for stage in stages
     )
 

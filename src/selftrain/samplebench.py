@@ -21,7 +21,7 @@ from selftrain.rundir import Figures, StageResult
 from selftrain.sampling.base import Sampler, SamplingParams
 from selftrain.sampling.engine import Engine
 from selftrain.sampling.vllm_sampler import run_sampler
-from selftrain.stages.sample import EVALUATION_TOLERANCE, LABEL_TOLERANCE, SamplePlan, run_sample
+from selftrain.stages.sample import EVALUATION_TOLERANCE, LABEL_TOLERANCE, SHARDS, SamplePlan, run_sample
 
 
 class SampleBench(Bench):
@@ -116,6 +116,7 @@ class SampleBench(Bench):
             },
             work=work,
             together=True,
+            scratch=(SHARDS,),
         )
 
     def _base_prompt(self, problem: Problem) -> tuple[int, ...]:

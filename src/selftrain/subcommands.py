@@ -1,4 +1,7 @@
-"""The verbs of two words, `selftrain recipes show|cp NAME` and `selftrain data check SET`, and `push`. See cli.py."""
+"""The verbs of two words, `selftrain recipes show|cp NAME` and `selftrain data check SET`, and some of one word.
+
+See cli.py.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from typing import Annotated
 
 import typer
 
+from selftrain import durable
 from selftrain.errors import ConfigError
+from selftrain.report.text import clean_lines
 
 VERIFY_HELP = "What judges answers: numeric, choice, symbolic (extra math), or your own MODULE:FUNCTION."
 
@@ -50,7 +55,6 @@ def recipes_cp(
 ) -> None:
     """Copy a recipe into a file of your own, to change and run; the run is named as the file."""
     from selftrain.recipe import recipe_text, renamed
-    from selftrain.rundir import write_whole
 
     target = file or Path(f"{Path(name).stem}.yaml")
     text = renamed(recipe_text(name), target.stem)
@@ -58,10 +62,7 @@ def recipes_cp(
         raise ConfigError(f"{target} is there already.", "Name another file.")
     if target.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{target}: expected a file that ends in .yaml.", "selftrain run reads no other.")
-    try:
-        write_whole(target, text.encode("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{target}: cannot be written ({error.strerror}).") from error
+    durable.write(target, text.encode("utf-8"))
     print(target)
 
 
@@ -79,6 +80,28 @@ def data_check(
     print(checked.text())
     if not checked.ok:
         raise typer.Exit(1)
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    run_b: Annotated[Path, typer.Argument(help="Another one; differences are B minus A.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML page to write; default compare-A-B.html.")] = None,
+) -> None:
+    """Compare the models of two runs on the test problems that both have, problem by problem."""
+    from selftrain.report.command import make_comparison
+
+    make_comparison(run_a, run_b, out, say=lambda message: print(clean_lines(message), file=sys.stderr, flush=True))
+
+
+def doctor(
+    data: Annotated[Path | None, typer.Option(help="A folder of local data files to look for too.")] = None,
+) -> None:
+    """What is installed, which device and precision would be used, and what can be reached."""
+    from selftrain.doctor import collect
+
+    for check in collect(data):
+        mark = {True: "ok ", False: "NO ", None: "-  "}[check.ok]
+        print(f"{mark} {check.name:<20} {check.detail}" + (f"\n     {check.hint}" if check.hint else ""))
 
 
 def push(

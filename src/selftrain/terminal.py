@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from selftrain.progress import Progress
+from selftrain.report.text import clean_lines
 
 PLAIN_EVERY_S = 15.0
 
@@ -46,7 +47,7 @@ class Plain:
 
     def say(self, message: str) -> None:
         """See `progress.Progress`."""
-        print(message, file=sys.stderr, flush=True)
+        print(clean_lines(message), file=sys.stderr, flush=True)
 
 
 class Live:
@@ -95,7 +96,7 @@ class Live:
 
     def say(self, message: str) -> None:
         """See `progress.Progress`."""
-        self._console.print(message, highlight=False, markup=False)
+        self._console.print(clean_lines(message), highlight=False, markup=False)
 
 
 def _rate_line(done: int, total: int | None, seconds: float, unit: str) -> str:

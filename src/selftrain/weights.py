@@ -183,7 +183,7 @@ def model_folder(folder: Path) -> Path:
 def _problem(folder: Path) -> tuple[str, str] | None:
     """What keeps a folder from being a model, as message and hint; None when nothing does."""
     names = {entry.name for entry in folder.iterdir()}
-    if "adapter_config.json" in names and "config.json" not in names:
+    if "adapter_config.json" in names:  # transformers would load it on top, from a pickled .bin too
         return "expected a whole model, got an adapter.", "Merge it into its base model and save that."
     if "config.json" not in names and {"config.yaml", "run.json"} <= names:
         there = "Name its delivered model" if "model" in names else "It has not delivered its model yet; that will be"

@@ -27,6 +27,7 @@ from selftrain.stages.select import read_examples, run_select
 from selftrain.stages.train import MODEL, run_training
 from selftrain.training.adapters import weights_precision
 from selftrain.training.dpo import DPOObjective, group_pairs
+from selftrain.training.fit import SCRATCH
 from selftrain.training.objective import Forced
 from selftrain.training.sft import SFTObjective
 
@@ -137,7 +138,10 @@ class Workbench(SampleBench):
                     team=self.rundir.team,
                 ),
                 together=True,
+                scratch=SCRATCH,
             )
+            for note in result.figures.get("notes", ()):
+                self.warn(note, name)
             return ModelRef(name, result.folder / MODEL, result.figures["weights"], result.figures["steps"])
 
         return self.models.make(name, make)

@@ -18,7 +18,7 @@ from selftrain.models import load_tokenizer
 from selftrain.prompts import Codec
 from selftrain.recipe import load_config
 from selftrain.records import Example, Pair, write_jsonl
-from selftrain.rundir import write_json
+from selftrain.stagefolder import write_json
 from selftrain.toy import make_toy
 
 Content = dict[str, Any]

@@ -27,7 +27,7 @@ from selftrain.config import RunConfig
 from selftrain.errors import ConfigError, RunError
 from selftrain.recipe import load_config
 from selftrain.records import Problem
-from selftrain.rundir import read_json, write_json
+from selftrain.stagefolder import read_json, write_json
 
 needs_trl = pytest.mark.skipif(
     importlib.util.find_spec("trl") is None, reason="TRL is not installed: pip install -e '.[dev]'"

@@ -51,18 +51,22 @@ def test_every_set_is_named_with_counts_and_rows() -> None:
 
 
 @pytest.mark.parametrize("over_limit", ["refuse", "drop"])
-def test_a_run_refuses_or_drops_as_asked(over_limit: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("limit", "value", "what"),
+    [("training.max_target_tokens", 8, "targets"), ("prompt.max_prompt_tokens", 3, "prompts")],
+)
+def test_a_run_refuses_or_drops_as_asked(over_limit: str, limit: str, value: int, what: str, tmp_path: Path) -> None:
     from selftrain.api import run
 
-    settings = {"training.max_target_tokens": 8, "schedule.iterations": 1, "training.sft.max_steps": 1}
+    settings = {limit: value, "schedule.iterations": 1, "training.sft.max_steps": 1}
     overrides = [f"{name}={value}" for name, value in settings.items()] + [
         f"data.over_limit={over_limit}",
         "method=sft",
     ]
     if over_limit == "drop":
-        with pytest.raises(DataError, match="at least one example"):  # all of smoke's rationales are longer
+        with pytest.raises(DataError, match="at least one example"):  # all of smoke's rows are longer
             run("smoke", overrides, out=tmp_path / "run")
     else:
-        with pytest.raises(DataError, match="48 of 48 targets of train have over 8"):
+        with pytest.raises(DataError, match=f"48 of 48 {what} of train have over {value}"):
             run("smoke", overrides, out=tmp_path / "run")
         assert not (tmp_path / "run/0-base/evaluate").exists()

@@ -200,6 +200,7 @@ def test_real_asdiv_counts(data_dir: Path) -> None:
     assert by_formula.skipped == {NOT_ONE_NUMBER: 221, NOT_ARITHMETIC: 399, NOT_EQUAL: 155}
     by_answer = load(DataSpec(source="asdiv", path=path, params={"usable": "answer"}))
     assert len(by_answer.problems) == 2084
+    assert len(load(DataSpec(source="asdiv", path=path, rationales=False)).problems) == 2084
     assert {problem.id for problem in by_formula.problems} < {problem.id for problem in by_answer.problems}
     assert prove_gold([*by_formula.problems, *by_answer.problems]) == []
 

@@ -17,6 +17,7 @@ import typer
 from selftrain.cli import app
 from selftrain.config import Section
 from selftrain.recipe import load_config, recipe_text
+from selftrain.study.spec import load_study, runs_of
 
 ROOT = Path(__file__).parents[2]
 USAGE_ERROR: Any = typer.BadParameter.__base__
@@ -40,6 +41,8 @@ def check(arguments: list[str], folder: Path) -> None:
     """Parse a command of selftrain, and look its recipe and settings up; `folder` is for a YAML of the reader's."""
     print("selftrain", *arguments)  # shown where it fails
     verb, values = parse(arguments)
+    if verb == "selftrain study" and not values["study"].endswith(".yaml"):
+        runs_of(load_study(values["study"]), folder, values["base"], values["overrides"] or ())
     recipe = values.get("recipe") or (values["name"] if verb.startswith("selftrain recipes ") else None)
     if recipe is None or re.fullmatch("[A-Z]+", recipe):
         return

@@ -31,6 +31,7 @@ NOT_RUN = {
     r"\bgsm8k-": "a model and data of the hub, on a GPU",
     r"\bdoctor\b": "asks the hub: tests/test_doctor.py",
     r"\bpush\b": "uploads: tests/test_push.py",
+    r"^selftrain study ": "several runs: tests/study/test_smoke.py",
     r"\bCalculatorLogitsProcessor\b": "goes on from a program of the reader's: tests/e2e/test_processor.py",
 }
 RECIPE = {

@@ -24,7 +24,8 @@ from selftrain.config import RunConfig
 from selftrain.recipe import load_config
 from selftrain.records import Completion, Example, Pair, Problem, Verdict, write_jsonl
 from selftrain.report.write import write_report
-from selftrain.rundir import RunDir, write_json
+from selftrain.rundir import RunDir
+from selftrain.stagefolder import write_json
 
 FIRST, SECOND = "first", "second"
 BASE, WARMUP, DPO, FINAL = "b" * 64, "c" * 64, "d" * 64, "f" * 64

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from selftrain.errors import ConfigError, UserError
 from selftrain.records import Example, Pair
 from selftrain.training.batches import MicroBatch
 from selftrain.training.finite import NonFiniteError
-from selftrain.training.fit import LOG_NAME, FitResult, Interrupted, clear_checkpoints, fit
+from selftrain.training.fit import LOG_NAME, SCRATCH, FitResult, Interrupted, fit
 from selftrain.training.objective import Objective
 from selftrain.training.steplog import read_steps
 
@@ -382,7 +383,8 @@ def test_the_module_comes_back_clean(llama: Any, examples: list[Example], tmp_pa
     assert not module.training and module.forward == forward
     assert sys.getrefcount(module) == references
     assert all(parameter.grad is None for parameter in module.parameters())
-    clear_checkpoints(tmp_path)
+    for name in SCRATCH:
+        shutil.rmtree(tmp_path / name, ignore_errors=True)
     assert [path.name for path in tmp_path.iterdir()] == [LOG_NAME]
 
 

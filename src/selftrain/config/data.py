@@ -102,16 +102,17 @@ class DataConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_paths(cls, values: Any) -> Any:
-        """Give each set the local file of its source, where `files` names one."""
+        """Give each set the local file of its source, where `files` names one; a split of the hub stays the hub's."""
         if not isinstance(values, dict) or not isinstance(values.get("files"), dict):
             return values
         files = values["files"]
 
         def filled(spec: Any) -> Any:
             spec = _spec_or_string(spec)
-            if isinstance(spec, dict) and spec.get("source") in files and not spec.get("path"):
-                return {**spec, "path": files[spec["source"]]}
-            return spec
+            if not isinstance(spec, dict) or spec.get("source") not in files or spec.get("path"):
+                return spec
+            in_file = str(spec.get("split") or "paper-").startswith("paper-")
+            return {**spec, "path": files[spec["source"]]} if in_file else spec
 
         single = {key: filled(values[key]) for key in ("train", "unlabelled", "validation") if values.get(key)}
         tests = values.get("test")

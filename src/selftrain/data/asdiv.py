@@ -26,11 +26,12 @@ from selftrain.data.hub import hub_rows, splits_of
 from selftrain.data.reading import Row, open_path, read_text
 from selftrain.errors import DataError
 from selftrain.records import Problem
-from selftrain.rundir import file_digest
+from selftrain.stagefolder import file_digest
 
 HUB_NAME = "EleutherAI/asdiv"
 HUB_REVISION = "refs/convert/parquet"
 MAX_XML_CHARS = 50_000_000
+MAX_ANSWER_CHARS = 240
 NOT_ONE_NUMBER = "answer is not one number with an optional unit"
 _ANSWER = re.compile(r"([^()]+?)\s*(?:\([^()]*\))?")
 
@@ -38,7 +39,7 @@ _ANSWER = re.compile(r"([^()]+?)\s*(?:\([^()]*\))?")
 @source("asdiv", params=["usable"])
 def load_asdiv(spec: DataSpec, offline: bool) -> LoadedSet:
     """The usable problems, in file order, and how many are not, by reason."""
-    usable = spec.params.get("usable", "formula")
+    usable = spec.params.get("usable", "formula" if spec.rationales else "answer")
     if usable not in ("formula", "answer"):
         raise DataError(f"{spec.label}: params.usable: expected 'formula' or 'answer', got {usable!r}.")
     if spec.path is None:
@@ -79,7 +80,8 @@ def single_number(answer: str) -> str | None:
     >>> single_number("9.80 (dollars)"), single_number("6 (cm); 15 (cm)"), single_number("5/2")
     ('9.8', None, None)
     """
-    match = _ANSWER.fullmatch(answer.strip())
+    answer = answer.strip()
+    match = _ANSWER.fullmatch(answer) if len(answer) <= MAX_ANSWER_CHARS else None  # the pattern is quadratic
     return number_text(match[1]) if match else None
 
 

@@ -32,7 +32,7 @@ from selftrain.data.hub import hub_rows, splits_of
 from selftrain.data.reading import Row, open_path, read_rows
 from selftrain.errors import DataError, nearest
 from selftrain.records import Problem
-from selftrain.rundir import file_digest
+from selftrain.stagefolder import file_digest
 from selftrain.verify.choice import parse_choice
 from selftrain.verify.extract import last_boxed
 from selftrain.verify.formats import count_formats

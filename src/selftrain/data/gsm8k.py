@@ -23,8 +23,8 @@ from selftrain.data.hub import hub_rows, splits_of
 from selftrain.data.reading import Row, open_path, read_rows
 from selftrain.errors import DataError
 from selftrain.records import Problem
-from selftrain.rundir import file_digest
 from selftrain.similarity import normalise_question
+from selftrain.stagefolder import file_digest
 
 HUB_NAME = "openai/gsm8k"
 MARK = "####"

@@ -16,7 +16,7 @@ from selftrain.data.hub import hub_rows, splits_of
 from selftrain.data.reading import Row, open_path, read_rows
 from selftrain.errors import DataError
 from selftrain.records import Problem
-from selftrain.rundir import file_digest
+from selftrain.stagefolder import file_digest
 
 HUB_NAME = "ChilleD/SVAMP"
 

@@ -25,7 +25,7 @@ from selftrain.models import load_config, load_tokenizer
 from selftrain.prompts import Codec, chat_prompt
 from selftrain.records import Problem
 from selftrain.report.files import RunFiles
-from selftrain.rundir import read_json
+from selftrain.stagefolder import read_json
 from selftrain.stages.data import Sets, check_limits, load_sets
 from selftrain.toy import NAMES as TOYS
 from selftrain.toy import make_toy

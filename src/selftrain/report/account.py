@@ -20,7 +20,7 @@ from selftrain.judged import BROUGHT
 from selftrain.report.expected import expected_stages
 from selftrain.report.files import RunFiles
 from selftrain.report.learning import by_question, health
-from selftrain.rundir import read_json
+from selftrain.stagefolder import read_json
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "reasoning-gym")
 CPUINFO = Path("/proc/cpuinfo")

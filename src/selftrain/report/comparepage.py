@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selftrain import __version__
+from selftrain import __version__, durable
 from selftrain.errors import RunError
 from selftrain.report.accuracy import models_of
 from selftrain.report.browse import TESTS_BYTES, Source, answer_set
@@ -24,7 +24,6 @@ from selftrain.report.pages import render
 from selftrain.report.samples import choose
 from selftrain.report.text import clean, table
 from selftrain.report.wording import interval, percent, seconds_text
-from selftrain.rundir import write_whole
 
 Json = Mapping[str, Any]
 SHOWN_CHARS = 60  # of a setting, on a terminal
@@ -40,7 +39,7 @@ def write_comparison(first: Path, second: Path, target: Path) -> dict[str, Any]:
         raise RunError(f"{target}: there is no folder {target.parent}.", f"Make it first: mkdir -p {target.parent}")
     runs = RunFiles(first), RunFiles(second)
     results = compare_runs(*runs)
-    write_whole(target, comparison_page(results, runs).encode("utf-8", errors="replace"))
+    durable.write(target, comparison_page(results, runs).encode("utf-8", errors="replace"))
     return results
 
 

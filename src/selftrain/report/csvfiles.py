@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from selftrain import durable
 from selftrain.errors import RunError
 from selftrain.report.tables import Cell, Table, tables
 from selftrain.report.wording import visible
-from selftrain.rundir import write_whole
 
 RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
@@ -34,7 +34,7 @@ def write_csv(results: Mapping[str, Any], folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for table in tables(results):
             path = folder / f"{table.name}.csv"
-            write_whole(path, csv_text(table).encode("utf-8"))
+            durable.write(path, csv_text(table).encode("utf-8"))
             written.append(path)
     except OSError as error:
         raise RunError(

@@ -21,7 +21,7 @@ from selftrain.errors import ConfigError, RunError
 from selftrain.judged import COMPLETIONS
 from selftrain.recipe import config_from
 from selftrain.records import Completion, Example, Pair, Problem, read_jsonl
-from selftrain.rundir import MANIFEST, read_json
+from selftrain.stagefolder import MANIFEST, read_json
 from selftrain.training.steplog import read_steps
 
 Json = dict[str, Any]
@@ -64,7 +64,7 @@ class RunFiles:
         """The events of journal.jsonl; a torn last line is left out."""
         path = self.folder / "journal.jsonl"
         events = []
-        for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []:
             try:
                 event = json.loads(line)
             except json.JSONDecodeError:

@@ -21,7 +21,7 @@ from selftrain.errors import RunError, UserError
 from selftrain.report.collect import collect
 from selftrain.report.files import RunFiles
 from selftrain.report.html import page, page_extras
-from selftrain.rundir import MANIFEST
+from selftrain.stagefolder import MANIFEST
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8008

@@ -5,12 +5,15 @@ print(results_text(results))
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from selftrain.report.wording import PENDING, interval, percent, pick, seconds_text, shown
+
+SECRET_WORDS, MIN_SECRET = ("TOKEN", "SECRET", "PASSWORD", "API_KEY"), 8  # of variables whose values are not shown
 
 Json = Mapping[str, Any]
 
@@ -36,6 +39,25 @@ def body_lines(results: Json) -> list[str]:
 def clean(text: str) -> str:
     """A line without what would steer a terminal."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\N{REPLACEMENT CHARACTER}", text)
+
+
+def clean_lines(text: str) -> str:
+    """`clean`, line by line, and without secrets: for what may hold words of a model, a file, a tool or a user."""
+    return "\n".join(map(clean, without_secrets(text).split("\n")))
+
+
+def without_secrets(text: str) -> str:
+    """A text with passwords in addresses, the hub's tokens and what the environment calls a secret as ***.
+
+    >>> without_secrets("from https://me:pass@pypi.example/simple, with hf_abcdefghijklmnopqrstuv")
+    'from https://***@pypi.example/simple, with ***'
+    """
+    text = re.sub(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)", "***", text)
+    text = re.sub(r"\bhf_[A-Za-z0-9]{20,}", "***", text)
+    for name, value in os.environ.items():
+        if len(value) >= MIN_SECRET and any(word in name.upper() for word in SECRET_WORDS):
+            text = text.replace(value, "***")
+    return text
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

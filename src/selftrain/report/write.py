@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from selftrain import durable
 from selftrain.report.collect import collect
 from selftrain.report.files import RunFiles
 from selftrain.report.html import page, page_extras
-from selftrain.rundir import write_json, write_whole
+from selftrain.stagefolder import write_json
 
 RESULTS, PAGE = "results.json", "report.html"
 
@@ -23,5 +24,5 @@ def write_report(folder: Path) -> dict[str, Any]:
     run = RunFiles(folder)
     results = collect(run)
     write_json(folder / RESULTS, results)
-    write_whole(folder / PAGE, page(results, page_extras(run, results)).encode("utf-8", errors="replace"))
+    durable.write(folder / PAGE, page(results, page_extras(run, results)).encode("utf-8", errors="replace"))
     return results

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from selftrain.errors import RunError
 from selftrain.processes import Team
 from selftrain.records import Completion, read_jsonl, write_jsonl
-from selftrain.rundir import file_digest, read_json, write_json
+from selftrain.stagefolder import file_digest, read_json, write_json
 
 Item = TypeVar("Item")
 
@@ -62,7 +63,12 @@ def collect(
     team.wait()
     if not team.is_main:
         return []
-    return [row for number in range(len(parts)) for row in made.get(number) or read_shard(folder, number) or ()]
+    for number in range(len(parts)):
+        found = made[number] if number in made else read_shard(folder, number)
+        if found is None:
+            raise RunError(f"{folder}: shard {number}, which another process made, cannot be read back from here.")
+        made[number] = found
+    return [row for number in range(len(parts)) for row in made[number]]
 
 
 def _paths(folder: Path, number: int) -> tuple[Path, Path]:

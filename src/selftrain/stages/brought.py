@@ -18,8 +18,9 @@ from selftrain.judged import BROUGHT, COMPLETIONS, is_right
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
 from selftrain.records import Completion, Problem, write_jsonl
-from selftrain.rundir import Figures, file_digest
+from selftrain.rundir import Figures
 from selftrain.similarity import normalise_question
+from selftrain.stagefolder import file_digest
 from selftrain.verify import judge
 
 EXPECTED_FILE = "a file of samples (data.samples)"

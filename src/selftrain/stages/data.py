@@ -12,7 +12,8 @@ from selftrain.errors import DataError
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
 from selftrain.records import Problem, read_jsonl, write_jsonl
-from selftrain.rundir import Figures, read_json, write_json
+from selftrain.rundir import Figures
+from selftrain.stagefolder import read_json, write_json
 
 REPORT = "report.json"
 NAMES_SHOWN = 5

@@ -8,7 +8,6 @@ of a problem without a gold answer that its verifier can use are kept without ve
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -54,16 +53,15 @@ def run_sample(
     open_sampler: Callable[[], Sampler],
     progress: Progress,
     title: str | None = None,
-    keep_shards: bool = False,
     team: Team = ALONE,
 ) -> Figures:
     """Sample every problem, judge, and write completions.jsonl; the sampler is opened only if there is work.
 
     Args:
-        folder: gets completions.jsonl; its finished shards, left by an earlier start, are not sampled again.
+        folder: gets completions.jsonl; its finished shards, left by an earlier start, are not sampled again. They stay
+            in `SHARDS`, for a caller that may be cut off after this and call again.
         title: what progress calls this work; default: the plan's stage.
         team: shares out the shards; its main process writes, and alone has figures.
-        keep_shards: leave the shards there, for a caller that may be cut off after this and call again.
     """
     prompts = {problem.id: prompt(problem) for problem in problems}
     kept = [problem for problem in problems if len(prompts[problem.id]) <= plan.max_prompt_tokens]
@@ -93,8 +91,6 @@ def run_sample(
         return {}
     seconds = time.monotonic() - started
     write_jsonl(folder / COMPLETIONS, completions)
-    if not keep_shards:
-        shutil.rmtree(folder / SHARDS, ignore_errors=True)  # they are in completions.jsonl now
     progress.end(_found(completions))
     return {
         "problems": len(kept),

@@ -41,8 +41,8 @@ def run_select(
     prompts = {problem.id: codec.prompt(problem.question) for problem in questions}
     gold = list(_gold_examples(labelled, golds, prompts))
     pseudo = [_example(completion, prompts[problem_id]) for problem_id, completion in chosen]
-    longest = config.training.max_target_tokens
-    kept = [example for example in (*gold, *pseudo) if len(example.target_ids) <= longest]
+    prompt, target = config.prompt.max_prompt_tokens, config.training.max_target_tokens
+    kept = [e for e in (*gold, *pseudo) if len(e.prompt_ids) <= prompt and len(e.target_ids) <= target]
     write_jsonl(folder / EXAMPLES, kept)
     num_gold = sum(example.origin == "gold" for example in kept)
     progress.end(f"{num_gold} gold and {len(kept) - num_gold} pseudo-labelled examples")

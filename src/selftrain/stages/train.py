@@ -6,10 +6,12 @@ cost and how it ended. A training that was cut off goes on from its last checkpo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from selftrain import stopping
 from selftrain.config import RunConfig
 from selftrain.forwards import Layout, choose_layout
 from selftrain.models import LanguageModel, checkpoint_activations, is_encoder_decoder, save_model
@@ -17,15 +19,15 @@ from selftrain.processes import Team
 from selftrain.progress import Progress
 from selftrain.rundir import Figures
 from selftrain.seeding import derive_seed
+from selftrain.stagefolder import TRACKERS
 from selftrain.training.adapters import adapters
 from selftrain.training.compiling import compile_blocks
-from selftrain.training.fit import Precision, clear_checkpoints, fit
+from selftrain.training.fit import Interrupted, Precision, fit
 from selftrain.training.objective import Objective
 from selftrain.training.sharding import whole_weights
 from selftrain.training.trackers import tracking
 
 MODEL = "model"
-TRACKERS = "trackers"
 
 
 def run_training(
@@ -72,6 +74,7 @@ def run_training(
             folder=folder / TRACKERS,
             settings=objective.config.model_dump(),
         ) as send,
+        _stoppable(team) as should_stop,
     ):
         result = fit(
             model.module,
@@ -82,16 +85,14 @@ def run_training(
             checkpoint_every_s=config.training.checkpoint_every_s,
             peak_flops=peak_flops,
             on_step=on_step,
+            should_stop=should_stop,
             team=team,
             sharded=config.training.sharded,
         )
     state = whole_weights(model.module, keep=team.is_main) if config.training.sharded else None
     if not team.is_main:
         return {}
-    for note in result.notes:
-        progress.say(f"{stage}: {note}")
     weights = save_model(model, folder / MODEL, state)
-    clear_checkpoints(folder)
     final = {name: round(value, 6) for name, value in result.final.items()}
     progress.end(_figure(objective.name, result.steps, final))
     return {
@@ -107,8 +108,22 @@ def run_training(
         "start_weights": model.digest,
         "precision": precision,
         "layout": layout,
+        "notes": list(result.notes),
         **final,
     }
+
+
+@contextlib.contextmanager
+def _stoppable(team: Team) -> Iterator[Callable[[], bool] | None]:
+    """What `fit` asks after each step, so that Ctrl-C loses none; the processes of a team cannot stop apart."""
+    if team.size > 1:
+        yield None
+        return
+    try:
+        with stopping.deferred():
+            yield stopping.requested
+    except Interrupted:
+        raise KeyboardInterrupt from None
 
 
 def _figure(name: str, steps: int, final: dict[str, float]) -> str:

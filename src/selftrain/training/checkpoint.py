@@ -5,7 +5,7 @@
     if found is not None: restore_tensors(module, optimizer, found.tensors)
 
 A sealed folder is written under a temporary name, fsynced, and renamed; its `seal.json` holds the SHA-256
-of every file and the digest of what is being trained on what. A folder that fails either test is never
+of every file, the digest of what is being trained on what, and its own. A folder that fails either test is never
 used. Only the newest checkpoint stays. No random state is kept: every step seeds its own stream (`fit.py`).
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,12 +23,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from selftrain import durable
 from selftrain.errors import RunError
-from selftrain.rundir import file_digest
+from selftrain.stagefolder import digest_of, file_digest
 from selftrain.training.sharding import placed_like, whole
 
 Files = Mapping[str, Mapping[str, Tensor]]
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+SEAL = "seal.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ def save_checkpoint(folder: Path, digest: str, counters: Mapping[str, Any], file
     write_sealed(target, digest, counters, files)
     for other in folder.iterdir():
         if other != target:
-            shutil.rmtree(other, ignore_errors=True)
+            durable.remove(other)
 
 
 def load_checkpoint(folder: Path, digest: str) -> tuple[Sealed | None, list[str]]:
@@ -70,36 +71,31 @@ def write_sealed(target: Path, digest: str, counters: Mapping[str, Any], files: 
     Raises:
         RunError: it could not be written.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = durable.temporary_of(target)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         digests = {name: _write_tensors(temporary / f"{name}.safetensors", files[name]) for name in files}
-        _write_seal(temporary / "seal.json", {"digest": digest, "counters": dict(counters), "files": digests})
-        _fsync(temporary)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
-        _fsync(target.parent)
+        seal = json.loads(json.dumps({"digest": digest, "counters": dict(counters), "files": digests}))
+        (temporary / SEAL).write_text(json.dumps({**seal, "seal": digest_of(seal)}, indent=1), encoding="utf-8")
+        durable.place(temporary, target)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise RunError(f"{target}: the checkpoint could not be written ({error}).", "Is the disk full?") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
-    _fsync(path)
     return file_digest(path)
-
-
-def _write_seal(path: Path, seal: dict[str, Any]) -> None:
-    path.write_text(json.dumps(seal, indent=1), encoding="utf-8")
-    _fsync(path)
 
 
 def read_sealed(folder: Path, digest: str) -> tuple[Sealed | None, str]:
     """The folder's contents on the CPU, or None and the reason why it can't be trusted."""
     try:
-        seal = json.loads((folder / "seal.json").read_text(encoding="utf-8"))
+        seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        if seal.pop("seal") != digest_of(seal):
+            return None, f"{SEAL} is not what was written"
         if seal["digest"] != digest:
             return None, "it belongs to other data, settings or start weights"
         for name, expected in seal["files"].items():
@@ -149,11 +145,3 @@ def _moment(parameter: nn.Parameter, saved: Mapping[str, Tensor], part: str, nam
 def trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Names and parameters that take gradients, tied ones once."""
     return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,7 @@ The module holds fp32 master weights and is trained in place; "bf16" computes un
 warm-up and cosine, clipping, and accumulation that gives the effective batch's gradient however the batch
 is cut. `folder` gets `train-log.jsonl`, `checkpoint/` and `constants/`; call it again with the same
 arguments and the same start weights, and it goes on from the newest checkpoint, bitwise as if unbroken
-(fp32, CPU, same thread count and micro-batches). Call `clear_checkpoints` once the result is safe elsewhere.
+(fp32, CPU, same thread count and micro-batches). `SCRATCH` names the folders that only a resume needs.
 
 Each step seeds torch's generators from (seed, step), so that dropout needs no stored state; the caller's
 generators are re-seeded by that. Weight decay leaves vectors out (norms, biases), as usual.
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +39,7 @@ from selftrain.training.steplog import Row, StepLog
 Precision = Literal["fp32", "bf16"]
 OnStep = Callable[[int, int, Row], None]
 LOG_NAME = "train-log.jsonl"
+SCRATCH = ("checkpoint", "constants")  # folders that only a resume needs
 
 
 class Interrupted(SelftrainError):
@@ -106,12 +106,6 @@ def fit(
         return training.run(on_step)
     finally:
         training.close()
-
-
-def clear_checkpoints(folder: Path) -> None:
-    """Remove what only a resume needs; the log stays."""
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    shutil.rmtree(folder / "constants", ignore_errors=True)
 
 
 class _Training:

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from selftrain import durable
+
 Row = dict[str, Any]
 
 
@@ -23,10 +25,7 @@ class StepLog:
         self.first: Row = kept[0] if kept else {}
         self.last: Row = kept[-1] if kept else {}
         if writes:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            temporary.write_text("".join(_line(row) for row in kept), encoding="utf-8")
-            os.replace(temporary, path)
+            durable.write(path, "".join(_line(row) for row in kept).encode("ascii"))
         self._stream = (path if writes else Path(os.devnull)).open("a", encoding="utf-8")
 
     def append(self, row: Row) -> None:
@@ -49,7 +48,7 @@ def read_steps(path: Path) -> list[Row]:
     rows: list[Row] = []
     if not path.exists():
         return rows
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:

@@ -1,0 +1,43 @@
+"""The verb `selftrain study`. See cli.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def study(
+    study: Annotated[str, typer.Argument(help="A study's name (main, samples, smoke) or a YAML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings of every run to change: section.field=value.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's folder; default runs/study-NAME.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Another base model; the paper's come with the recipe that has their values.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Only so many seeds of each arm: the first ones.")] = None,
+    report_only: Annotated[bool, typer.Option("--report-only", help="Run nothing; count what is there.")] = False,
+    expect: Annotated[bool, typer.Option("--expect", help="The paper's figures too, where it has this base.")] = False,
+) -> None:
+    """Carry out runs that differ in one thing, at several seeds, and compare them; or go on with it.
+
+    Examples:
+
+      selftrain study samples --base google/flan-t5-large --expect
+
+      selftrain study main schedule.iterations=2 --seeds 2 --report-only
+
+    Each arm and seed is a run of its own, STUDY/ARM/seed-N. Stages that are the same are computed once. Stop it
+    whenever you like: the same command goes on.
+    """
+    from selftrain.study.command import study_command
+    from selftrain.terminal import make_progress
+
+    text = study_command(
+        study, overrides or (), out=out, base=base, num_seeds=seeds, report_only=report_only, expect=expect,
+        progress=make_progress(),
+    )  # fmt: skip
+    if text:
+        print(text)

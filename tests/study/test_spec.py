@@ -1,0 +1,141 @@
+"""What a study's YAML may say, and the runs that come of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from selftrain.config import RunConfig
+from selftrain.errors import ConfigError
+from selftrain.recipe import load_config
+from selftrain.study.carry import finished_config, keeping_weights, with_sets_that_are_there
+from selftrain.study.spec import Study, StudyRun, load_study, runs_of, study_names
+
+PLAIN: dict[str, Any] = {"name": "mine", "recipe": "smoke", "arms": {"a": {}}, "reference": "a"}
+
+
+def written(tmp_path: Path, **different: Any) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**PLAIN, **different}), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_study_that_comes_with_the_package_can_be_carried_out(name: str, tmp_path: Path) -> None:
+    study = load_study(name)
+    assert study.name == name and study.description
+    for base in (None, *study.bases):
+        runs = runs_of(study, tmp_path, base)
+        assert len({run.folder for run in runs}) == len(runs) >= len(study.seeds)
+        assert base is None or {run.config.model for run in runs} == {base}
+        known = {spec.label for run in runs for spec in run.config.data.test}
+        told = [figures.keys() for figures in study.paper.get(base or "", {}).values()]
+        assert all(figures <= known for figures in told), "the paper's test sets are the recipe's"
+
+
+def test_the_shipped_studies_are_main_samples_and_smoke() -> None:
+    assert study_names() == ["main", "samples", "smoke"]
+    main = load_study("main")
+    assert main.paper["google/flan-t5-large"]["dpo-st"]["multiarith"] == 89.0
+    assert set(main.paper) == set(main.bases)
+
+
+def test_runs_are_arms_times_seeds_seed_by_seed(tiny: Study, tmp_path: Path) -> None:
+    runs = runs_of(tiny, tmp_path / "s")
+    assert [run.title for run in runs] == [
+        "main/seed-1", "k9/seed-1", "again/seed-3", "main/seed-2", "k9/seed-2", "again/seed-4",
+    ]  # fmt: skip
+    assert [run.position for run in runs] == [0, 0, 0, 1, 1, 1]
+    assert runs[1].folder == tmp_path / "s/k9/seed-1" and runs[1].config.name == "tiny-k9"
+    assert (runs[1].config.sampling.samples_for_labels, runs[0].config.sampling.samples_for_labels) == (9, 4)
+    assert runs[0].config.baselines == ["st-matched"] and runs[2].seed == 3
+    assert [run.title for run in runs_of(tiny.first_seeds(1), tmp_path)] == ["main/seed-1", "k9/seed-1", "again/seed-3"]
+
+
+def test_an_arms_own_settings_go_before_those_of_the_command_line(tiny: Study, tmp_path: Path) -> None:
+    runs = runs_of(tiny, tmp_path, "random-t5", ["sampling.samples_for_labels=2", "training.dpo.beta=0.7"])
+    by_arm = {run.arm: run.config for run in runs}
+    assert by_arm["main"].sampling.samples_for_labels == 2 and by_arm["k9"].sampling.samples_for_labels == 9
+    assert {config.training.dpo.beta for config in by_arm.values()} == {0.7}
+    assert {config.model for config in by_arm.values()} == {"random-t5"}
+
+
+@pytest.mark.parametrize(
+    ("different", "message"),
+    [
+        ({"reference": "c"}, "reference: expected one of a, got 'c'"),
+        ({"refrence": "a"}, "Unknown field 'refrence'"),
+        ({"seeds": [1, 1]}, "expected different ones"),
+        ({"seeds": []}, "seeds: .* at least 1 item"),
+        ({"arms": {"a": {}, "b": "c:st"}}, "arm b: expected ARM:MODEL"),
+        ({"arms": {"a": {}, "b": "a:st", "c": "b:st"}}, "arm c: expected ARM:MODEL"),
+        ({"arms": {"a": {}, "b": {"seeds": [7]}}}, "arm b: expected 3 different seeds"),
+        ({"arms": {"a": {"seed": 4}}}, "arm a: expected `seeds`"),
+        ({"arms": {"a": {}, "../b": {}}}, "arm '../b': expected letters"),
+        ({"paper": {"m": {"z": {"svamp": 1.0}}}}, "no arm is called 'z'"),
+        ({"name": "a/b"}, "name: String should match"),
+    ],
+)
+def test_arms_that_do_not_go_together_are_refused(different: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_study(written(tmp_path, **different))
+
+
+@pytest.mark.parametrize(
+    ("different", "message"),
+    [
+        ({"arms": {"a": {}, "b": "a:st"}}, "the runs of a have no model 'st'; they have: base, warm-up, sampler-1"),
+        ({"arms": {"a": {"training.dpo.betta": 1}}}, "Unknown field 'training.dpo.betta'"),
+        ({"recipe": "smok"}, "No recipe or YAML file is called 'smok'"),
+    ],
+)
+def test_runs_that_cannot_be_made_are_refused(different: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        runs_of(load_study(written(tmp_path, **different)), tmp_path)
+
+
+def test_an_unknown_study_names_the_nearest() -> None:
+    message = "No study or YAML file is called 'mian'; studies: main, samples, smoke"
+    with pytest.raises(ConfigError, match=message) as told:
+        load_study("mian")
+    assert told.value.hint == "Did you mean 'main'?"
+
+
+def smoke_with(*tests: str) -> RunConfig:
+    return load_config("smoke", [f"data.test=[{', '.join(tests)}]"])
+
+
+HERE, GONE = "{source: arithmetic, name: here}", "{source: file, name: gone, path: gone.jsonl}"
+
+
+def test_a_test_set_that_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:
+    missing: dict[str, str] = {}
+    run = with_sets_that_are_there(StudyRun("a", 0, tmp_path / "r", smoke_with(HERE, GONE)), missing)
+    assert [spec.label for spec in run.config.data.test] == ["here"]
+    assert list(missing) == ["gone"] and "gone.jsonl" in missing["gone"]
+
+
+def test_where_nothing_can_be_read_the_run_says_so_itself(tmp_path: Path) -> None:
+    missing: dict[str, str] = {}
+    run = StudyRun("a", 0, tmp_path / "r", smoke_with(GONE))
+    assert with_sets_that_are_there(run, missing) == run and not missing
+
+
+def test_a_run_that_was_begun_keeps_its_sets(tiny: Study, runs: list[StudyRun], make: Any) -> None:
+    data = runs[1].config.data
+    begun = runs[1].config.model_copy(update={"data": data.model_copy(update={"test": data.test[:1]})})
+    make(StudyRun("k9", 0, runs[1].folder, begun))
+    missing: dict[str, str] = {}
+    found = with_sets_that_are_there(runs[1], missing)
+    assert found.config.data.test == data.test[:1] and missing == {"second": "k9/seed-1 was begun without it"}
+    assert finished_config(found) is not None and finished_config(runs[1]) is None
+
+
+def test_weights_are_run_control(runs: list[StudyRun], make: Any) -> None:
+    kept = StudyRun(runs[0].arm, 0, runs[0].folder, keeping_weights(runs[0].config))
+    make(kept)
+    done = finished_config(runs[0])
+    assert done is not None and (done.checkpoints.keep, runs[0].config.checkpoints.keep) == ("all", "final")

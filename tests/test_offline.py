@@ -1,0 +1,57 @@
+"""`--offline`: connections are refused in a child process; `smoke` runs where there is no network at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src"
+TRIES = """
+import socket, sys
+from selftrain.offline import go_offline
+if sys.argv[1] == "offline":
+    go_offline()
+server = socket.create_server(("127.0.0.1", 0))
+socket.create_connection(server.getsockname(), timeout=5).close()
+print("this machine can be reached")
+socket.create_connection(("192.0.2.1", 9), timeout=0.2)
+"""
+
+
+def child(*command: str, home: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "HOME": str(home), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_a_connection_is_refused_by_name_and_without_it_is_tried(tmp_path: Path) -> None:
+    refused = child(sys.executable, "-c", TRIES, "offline", home=tmp_path)
+    assert "this machine can be reached" in refused.stdout
+    assert "A connection to 192.0.2.1 was tried, and --offline forbids it." in refused.stderr
+    tried = child(sys.executable, "-c", TRIES, "online", home=tmp_path)
+    assert "this machine can be reached" in tried.stdout
+    assert "forbids" not in tried.stderr and "Error" in tried.stderr
+
+
+def test_a_hub_name_is_refused_at_once(tmp_path: Path) -> None:
+    done = child(
+        sys.executable, "-m", "selftrain", "--offline", "run", "smoke", "model=nobody/nothing", "--out",
+        str(tmp_path / "run"), home=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2 and "nobody/nothing" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_smoke_runs_where_there_is_no_network(tmp_path: Path) -> None:
+    unshare = shutil.which("unshare")
+    if unshare is None or child(unshare, "-rn", "true", home=tmp_path).returncode != 0:
+        pytest.skip("unshare -rn does not work here, so that a run without network cannot be seen")
+    done = child(
+        unshare, "-rn", sys.executable, "-m", "selftrain", "--offline", "run", "smoke", "baselines=[]", "--out",
+        str(tmp_path / "run"), home=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
