@@ -1,9 +1,9 @@
 """Evidence over seeds: against hand-worked numbers, metrics.py at one seed, plain loops and simulated studies.
 
-Of 4,000 null studies of three seeds these said "not shown": 95.3 % where a training's luck moves all problems by 1.5 points
-(standard deviation), 96.5 % where it moves nothing, 92.7 % where it moves them by 3 points, which three seeds do not tell
-well; at one seed (exact McNemar) 97.1 %. 1,000 studies at 95.3 % fall outside of 93 to 97 % in 1 of 150 draws; the
-draw here is fixed.
+Of 4,000 null studies of three seeds these said "not shown": 95.3 % where a training's luck moves all problems by 1.5
+points (standard deviation), 96.5 % where it moves nothing, 92.7 % where it moves them by 3 points, which three seeds do
+not tell well; at one seed (exact McNemar) 97.1 %. 1,000 studies at 95.3 % fall outside of 93 to 97 % in 1 of 150 draws;
+the draw here is fixed.
 """
 
 from __future__ import annotations
