@@ -1,6 +1,6 @@
 """Evidence over seeds: against hand-worked numbers, metrics.py at one seed, plain loops and simulated studies.
 
-Of 4,000 null studies of three seeds these said "not shown": 95.3 % where a training's luck moves all problems by 1.5
+Of 4,000 null studies of three seeds these said "not shown": 95.3 % where luck in training moves all problems by 1.5
 points (standard deviation), 96.5 % where it moves nothing, 92.7 % where it moves them by 3 points, which three seeds do
 not tell well; at one seed (exact McNemar) 97.1 %. 1,000 studies at 95.3 % fall outside of 93 to 97 % in 1 of 150 draws;
 the draw here is fixed.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from selftrain import evidence
 from selftrain.evidence import OverSeeds, difference_over_seeds, mean_over_seeds, sentence, verdict
-from selftrain.metrics import accuracy_interval, paired_difference
+from selftrain.metrics import accuracy_interval, paired_difference, wilson
 
 Arms = tuple[NDArray[np.bool_], NDArray[np.bool_]]  # [seeds, problems] each
 NUM_STUDIES = 1000
@@ -40,6 +40,13 @@ def test_a_mean_over_seeds_by_hand() -> None:
     found = mean_over_seeds([flags("RRWW"), flags("RWWW")])
     assert (found.num, found.num_seeds, found.by_seed, found.value) == (4, 2, (0.5, 0.25), 0.375)
     assert found.low < 0.375 < found.high and (found.p_value, found.num_groups) == (None, 0)
+
+
+def test_a_mean_near_nothing_is_not_too_sure() -> None:
+    found = mean_over_seeds([flags("R" + 31 * "W"), flags(32 * "W")])
+    assert found.value == 1 / 64
+    assert (found.low, found.high) == pytest.approx((0.0, wilson(63 / 64, 63)[1]), abs=1e-3)
+    assert found.high > 0.08, "one right answer of 64 says little"
 
 
 def test_a_difference_over_seeds_by_hand() -> None:

@@ -34,6 +34,7 @@ from selftrain.metrics import (
     paired_difference,
     t_quantile,
     unit_interval,
+    wilson,
 )
 
 Verdicts = Mapping[str, bool]
@@ -71,6 +72,8 @@ def mean_over_seeds(
     num_resamples: int = NUM_RESAMPLES,
 ) -> OverSeeds:
     """Accuracy, a mean over seeds, on the problems that all seeds answered.
+
+    Its interval holds Wilson's for as many trials as would vary so much (Korn and Graubard's effective sample size).
 
     Raises:
         ValueError: there is no seed.
@@ -163,6 +166,10 @@ def _over_seeds(
         freedom = (units + seeds) ** 2 / (units**2 / (num_units - 1) + seeds**2 / (len(values) - 1))
         half = t_quantile(1 - (1 - confidence) / 2, max(1, int(freedom + 1e-9))) * math.sqrt(units + seeds)
         low, high = max(bounds[0], min(low, value - half)), min(bounds[1], max(high, value + half))
+    if bounds[0] == 0 and units + seeds > 0:  # a share near 0 or 1 has no symmetric interval
+        num_effective = value * (1 - value) / (units + seeds)
+        wide = wilson(value * num_effective, num_effective, confidence)
+        low, high = min(low, wide[0]), max(high, wide[1])
     return OverSeeds(
         len(common), value, low, high, tuple(float(one) for one in by_seed), math.sqrt(seeds), None, confidence,
         num_units if clustered else 0,

@@ -68,7 +68,7 @@ class PairedTest:
     num_groups: int = 0
 
 
-def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927); (0, 1) where nothing was tried.
 
     >>> [round(bound, 4) for bound in wilson(81, 263)]

@@ -175,6 +175,7 @@ def test_the_papers_figure_stands_beside_with_its_band(tiny: Study, made: list[S
     assert "band" not in study_text(results) and "paper %" in study_markdown(results, expect=True)
     elsewhere = study_results(tiny.model_copy(update={"paper": {"another": tiny.paper["random-llama"]}}), made)
     assert row(elsewhere, "k9")["paper"] is None, "the paper's figure is of its own base model"
+    assert "no figure for this base model" in study_text(elsewhere, expect=True)
 
 
 def test_tables_are_whole_and_escaped(tiny: Study, made: list[StudyRun]) -> None:

@@ -16,7 +16,7 @@ from selftrain.report.csvfiles import csv_text
 from selftrain.stagefolder import write_json
 from selftrain.study.carry import carry_out
 from selftrain.study.collect import study_results
-from selftrain.study.spec import load_study, runs_of
+from selftrain.study.spec import Study, StudyRun, load_study, runs_of
 from selftrain.study.tables import study_table
 from selftrain.study.text import study_markdown, study_text
 
@@ -48,8 +48,13 @@ def study_command(
         raise RunError(f"{folder}: there is no study.", "Leave --report-only out, or name its folder with --out.")
     if not report_only:
         carry_out(runs, progress if join().is_main else Silent())
-    if not join().is_main:
-        return ""
+    text = _report(study, runs, folder, expect) if join().is_main else ""
+    join().wait()  # a process that ends before the others takes them with it
+    return text
+
+
+def _report(study: Study, runs: Sequence[StudyRun], folder: Path, expect: bool) -> str:
+    """Write the three files, and return the text."""
     results = study_results(study, runs)
     write_json(folder / "study.json", results)
     durable.write(folder / "study.md", study_markdown(results, expect=expect).encode(errors="replace"))

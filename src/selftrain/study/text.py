@@ -22,7 +22,10 @@ Json = Mapping[str, Any]
 
 def study_text(results: Json, *, expect: bool = False) -> str:
     """What is there, a table and the sentences for each test set, and the runs that they come from."""
+    papers = [row["paper"] for test_set in results["sets"] for row in test_set["arms"] if row["paper"] is not None]
     lines = [_head(results), *_states(results)]
+    lines += ["The paper has no figure for this base model."] if expect and not papers else []
+    expect = expect and bool(papers)
     for test_set in results["sets"]:
         lines += ["", _title(test_set)]
         header = ["", "right %", "interval", "seeds", "difference", "interval", "verdict"]
