@@ -185,9 +185,7 @@ def test_an_unfinished_run_counts_as_it_is(begun: Path) -> None:
     assert not dpo.is_done and dpo.low.rows == run.figures("1-iteration/pair")["pairs"]
     assert dpo.seconds is not None and 0 < dpo.seconds.low <= dpo.seconds.high  # the run's own speed
     labels = stages["1-iteration/sample-for-labels"].likely
-    plain = {stage.name: stage for stage in make_plan(run.config, measure=False).stages}
-    seen, guessed = done.likely.sampled_tokens, plain[done.name].likely.sampled_tokens
-    assert abs(labels.sampled_tokens - seen) < abs(guessed - seen)
+    assert labels.sampled_tokens == pytest.approx(done.likely.sampled_tokens, rel=0.02)  # K is the same
     text = plan_text(make_plan(run.config, run, measure=False))
     assert "done" in text and "finished stages are as they were" in text
 

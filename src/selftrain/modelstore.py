@@ -110,7 +110,7 @@ class ModelStore:
             durable.place(temporary, folder)
         digest = weights_digest(folder)
         if known is None and self.rundir.team.is_main:
-            write_json(note, {"path": BASE, "digest": digest})
+            write_json(note, {"path": str(folder.absolute()), "digest": digest})
         return ModelRef(BASE, folder, digest)
 
     def make(self, stage: str, maker: Callable[[], ModelRef]) -> ModelRef:
