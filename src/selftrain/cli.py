@@ -7,7 +7,6 @@ Heavy imports happen inside the verbs, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,7 @@ from selftrain.offline import go_offline
 from selftrain.report.text import clean_lines
 from selftrain.studycommand import study
 from selftrain.subcommands import FIELD_HELP, VERIFY_HELP, compare, data_app, doctor, push, recipes_app
+from selftrain.terminal import say
 
 INTERRUPTED = 130  # exit code of a command stopped by Ctrl-C
 
@@ -138,11 +138,11 @@ def ask(
     """Answer one question and show what the calculator computed."""
     from selftrain.use import computed_calls, open_model
 
-    tutor = open_model(model, say=_say)
+    tutor = open_model(model, say=say)
     completion = tutor.ask(question, calculator=calculator)
     print(clean_lines(completion.text))
     computed = computed_calls(completion, tutor.codec.style)
-    _say(f"calculator: {'; '.join(computed) if computed else 'no call'}")
+    say(f"calculator: {'; '.join(computed) if computed else 'no call'}")
 
 
 @app.command()
@@ -243,13 +243,13 @@ def export(
     from selftrain.export import export as export_run
     from selftrain.records import to_dict
 
-    done = export_run(run_folder, what, form, iteration=iteration, out=out, say=_say)
+    done = export_run(run_folder, what, form, iteration=iteration, out=out, say=say)
     if out is None:
         for row in done.rows:
             print(json.dumps(to_dict(row), separators=(",", ":")))
-    _say(f"{len(done.rows)} rows of {done.stage}" + (f": {out}" if out is not None else ""))
+    say(f"{len(done.rows)} rows of {done.stage}" + (f": {out}" if out is not None else ""))
     if done.read_otherwise:
-        _say(
+        say(
             f"{done.read_otherwise} of them, tokenised from their text in one piece, give other tokens than the run "
             "trained on (docs/guide/export.md says why)."
         )
@@ -273,17 +273,13 @@ def report(
     from selftrain.report.command import make_report, serve_report
 
     if serve:
-        serve_report(run_folder, port, any((markdown, figure, verdicts, csv)), _say)
+        serve_report(run_folder, port, any((markdown, figure, verdicts, csv)), say)
     else:
-        make_report(run_folder, markdown=markdown, figure=figure, verdicts=verdicts, csv=csv, say=_say)
+        make_report(run_folder, markdown=markdown, figure=figure, verdicts=verdicts, csv=csv, say=say)
 
 
 app.command()(compare)
 app.command()(doctor)
-
-
-def _say(message: str) -> None:
-    print(clean_lines(message), file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -292,10 +288,10 @@ def main() -> None:
         with stopping.handled():
             app()
     except UserError as error:
-        _say(f"error: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))
+        say(f"error: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))
         raise SystemExit(2) from None
     except SystemExit as stop:
         if stop.code != INTERRUPTED:
             raise
-        _say("Interrupted. Run the same command again to go on.")  # typer has caught the KeyboardInterrupt
+        say("Interrupted. Run the same command again to go on.")  # typer has caught the KeyboardInterrupt
         raise SystemExit(stopping.exit_code()) from None

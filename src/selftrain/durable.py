@@ -3,6 +3,7 @@
     write(path, content)                       a file
     with whole(path) as out: out.write(...)    a file, piece by piece
     place(temporary, target)                   a folder that was made under another name
+    move(source, target)                       another name for what is on the disk
     remove(path)                               a file or folder: gone at once under its name
     append(path, line)                         a line behind what is there
     sweep(folder)                              removes what killed processes left behind
@@ -62,8 +63,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
                 yield out
                 out.flush()
                 _fsync(out.fileno(), temporary, path.name)
-            _rename(temporary, path)
-            _fsync_folder(path.parent)
+            move(temporary, path)
     finally:
         _pending.discard(temporary)
         with contextlib.suppress(OSError):
@@ -83,20 +83,27 @@ def place(temporary: Path, target: Path) -> None:
             _fsync_path(file, f"{target.name}/{file.name}")
         for folder in (*(path for path in sorted(temporary.rglob("*")) if path.is_dir()), temporary):
             _fsync_folder(folder)
-        remove(target)
-        _rename(temporary, target)
+        before = _set_aside(target)
+        move(temporary, target)
+        _delete(before)
+
+
+def move(source: Path, target: Path) -> None:
+    """Give what is on the disk another name, and bring that to the disk too.
+
+    Raises:
+        RunError: it cannot be renamed.
+    """
+    with _explained(target):
+        _point("rename", target.name)
+        os.replace(source, target)
         _fsync_folder(target.parent)
 
 
 def remove(path: Path) -> None:
     """Remove a file or folder, if it is there: first its name, at once, then what it holds."""
-    if not os.path.lexists(path):
-        return
-    gone = path.with_name(f".{path.name}.{os.getpid()}.gone.tmp")
     with _explained(path):
-        shutil.rmtree(gone, ignore_errors=True)
-        _rename(path, gone, "remove")
-        _delete(gone)
+        _delete(_set_aside(path))
 
 
 def append(path: Path, line: str) -> None:
@@ -116,6 +123,14 @@ def sweep(folder: Path) -> None:
     for path in sorted(folder.rglob(".*.tmp")):
         if is_temporary(path) and not _runs(_process_of(path.name)):
             _delete(path)
+
+
+def link_or_copy(source: Path | str, target: Path | str) -> None:
+    """One more name for a file, or a copy where the disk has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def temporary_of(path: Path) -> Path:
@@ -148,6 +163,16 @@ def _delete(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _set_aside(path: Path) -> Path:
+    """Take its name from what is there, if anything is; where it lies now."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.gone.tmp")
+    if os.path.lexists(path):
+        _delete(aside)
+        _point("remove", path.name)
+        os.replace(path, aside)
+    return aside
 
 
 def _last_byte(stream: BinaryIO) -> bytes:
@@ -194,11 +219,6 @@ def _fsync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _rename(source: Path, target: Path, name: str = "rename") -> None:
-    _point(name, (source if name == "remove" else target).name)
-    os.replace(source, target)
 
 
 def _point(kind: str, name: str) -> None:

@@ -13,7 +13,7 @@ A message says what was expected and what was got; `hint` is what to do, on a li
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class SelftrainError(Exception):
@@ -43,6 +43,16 @@ class ModelError(UserError):
 
 class RunError(UserError):
     """A run folder that cannot be used."""
+
+
+def listed(names: Sequence[str], limit: int) -> str:
+    """The first names, and how many more there are.
+
+    >>> listed(["a", "b", "c"], 2), listed(["a"], 2)
+    ('a, b and 1 more', 'a')
+    """
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

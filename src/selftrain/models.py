@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from selftrain import durable
-from selftrain.errors import ModelError, RunError
+from selftrain.errors import ModelError, RunError, listed
 from selftrain.weights import weights_digest
 
 if TYPE_CHECKING:
@@ -145,9 +145,8 @@ def _check_whole(path: Path, module: nn.Module, found: Mapping[str, Any]) -> Non
     """Refuse weights that are not all there, or that hold NaN or infinity."""
     missing = sorted(str(name) for name in (*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])))
     if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ModelError(
-            f"{path}: its weights lack {', '.join(missing[:3])}{more}, or have them in another shape.",
+            f"{path}: its weights lack {listed(missing, 3)}, or have them in another shape.",
             "Copy or download the model again.",
         )
     for name, parameter in module.named_parameters():

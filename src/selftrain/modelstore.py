@@ -6,7 +6,6 @@ Models travel between stages as `ModelRef`s; weights are read where they are use
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -177,7 +176,7 @@ class ModelStore:
         target = self.rundir.path / "model"
         temporary = durable.temporary_of(target)
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(model.path, temporary, copy_function=_link_or_copy)
+        shutil.copytree(model.path, temporary, copy_function=durable.link_or_copy)
         write_card(temporary, self.config, model.digest, style)
         durable.place(temporary, target)
         self.rundir.journal("delivered", stage=model.stage, digest=model.digest)
@@ -215,10 +214,3 @@ def _noted(note: Path) -> dict[str, str] | None:
 
 def _holds(folder: Path, digest: str) -> bool:
     return folder.is_dir() and weights_digest(folder, default_cache()) == digest
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

@@ -23,7 +23,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from selftrain.errors import RunError
+from selftrain import durable
+from selftrain.errors import RunError, listed
 from selftrain.records import write_jsonl
 from selftrain.rundir import take_lock
 from selftrain.stagefolder import file_digest, read_json, write_json
@@ -107,7 +108,7 @@ class OutFile:
         num_rows = write_jsonl(self.parts / WHOLE, rows)
         digest = file_digest(self.parts / WHOLE)
         write_json(self.manifest, {"identity": dict(identity), "sha256": digest, "rows": num_rows, **account})
-        os.replace(self.parts / WHOLE, self.path)  # both are on the disk already
+        durable.move(self.parts / WHOLE, self.path)
         self._remove_parts()
 
     def _check_started(self, identity: Identity) -> None:
@@ -148,8 +149,7 @@ def _shown(identity: Identity, key: str) -> str:
 def _check_same(what: str, there: Identity | None, asked: Identity, hint: str) -> None:
     found = differences(there or {}, asked)
     if found:
-        more = f" and {len(found) - SHOWN_DIFFERENCES} more" if len(found) > SHOWN_DIFFERENCES else ""
-        raise RunError(f"{what} otherwise: {', '.join(found[:SHOWN_DIFFERENCES])}{more}.", hint)
+        raise RunError(f"{what} otherwise: {listed(found, SHOWN_DIFFERENCES)}.", hint)
 
 
 def _identity(path: Path) -> dict[str, Any] | None:

@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from selftrain.errors import listed
+
 ROOT = Path(__file__).parent
 SHOWN = 5  # files named
 
@@ -31,5 +33,4 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
         if before.get(name) != now.get(name):
             state = "is new" if name not in before else "is gone" if name not in now else "differs"
             found.append(f"{name} {state}")
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return ", ".join(found[:SHOWN]) + more
+    return listed(found, SHOWN)

@@ -147,12 +147,13 @@ class RunDir:
         Args:
             scratch: folders in the stage's that only a resume needs; removed once the manifest is there.
         """
+        key = key_of(name, inputs, settings)
+        self.before_stage(name, key)
         done = self.finished(name, inputs, settings)
         folder = self.path / name
         if not self.team.any(done is None) and done is not None:
             self._remove_scratch(folder, scratch)
             return done
-        key = key_of(name, inputs, settings)
         if self.team.is_main and (aside := prepare(folder, key)):
             ways = ", ".join(differing(aside, inputs, settings))
             message = f"what was finished there was made otherwise ({ways}); it is in {aside.name} now"
@@ -182,6 +183,9 @@ class RunDir:
         self.journal("stage-end", stage=name, seconds=round(seconds, 3))
         self.team.wait()
         return StageResult(name, folder, manifest["digest"], figures, seconds, skipped=False)
+
+    def before_stage(self, name: str, key: str) -> None:
+        """What is to happen before a stage of this key is looked for; nothing here (`sharing` has something)."""
 
     def _remove_scratch(self, folder: Path, scratch: Sequence[str]) -> None:
         for name in scratch if self.team.is_main else ():

@@ -16,21 +16,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from selftrain import __version__, durable
 from selftrain.config import RunConfig
 from selftrain.identity import identity
 from selftrain.processes import ALONE, Team
-from selftrain.rundir import RunDir, StageResult, Work
+from selftrain.rundir import RunDir
 from selftrain.stagefolder import (
     MANIFEST,
     STARTED,
     file_digest,
     is_weights,
-    key_of,
     read_manifest,
     write_json,
     write_manifest,
@@ -53,22 +52,12 @@ class SharingRunDir(RunDir):
 
     siblings: Sequence[Path] = ()
 
-    def stage(
-        self,
-        name: str,
-        *,
-        inputs: Mapping[str, str],
-        settings: Mapping[str, Any],
-        work: Work,
-        together: bool = False,
-        scratch: Sequence[str] = (),
-    ) -> StageResult:
-        """See `RunDir.stage`; a sibling's stage of the same key stands in for work."""
+    def before_stage(self, name: str, key: str) -> None:
+        """A sibling's stage of the same key stands in for work."""
         if self.siblings:
             if self.team.is_main:
-                self._take(name, key_of(name, inputs, settings))
+                self._take(name, key)
             self.team.wait()
-        return super().stage(name, inputs=inputs, settings=settings, work=work, together=together, scratch=scratch)
 
     def _take(self, name: str, key: str) -> None:
         folder = self.path / name
@@ -122,10 +111,5 @@ def take_stage(source: Path, target: Path, key: str, origin: str = "") -> bool:
 def _bring(source: Path, target: Path, *, link: bool) -> None:
     """Copy a file; with `link`, link it where the disk can."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if link:
-        try:
-            os.link(source, target)
-            return
-        except OSError:
-            pass
-    shutil.copyfile(source, target)
+    bring = durable.link_or_copy if link else shutil.copyfile
+    bring(source, target)

@@ -16,7 +16,6 @@ import contextlib
 import fcntl
 import importlib.util
 import io
-import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from selftrain import durable
 from selftrain.errors import ModelError
 from selftrain.hardware import free_disk_bytes
 from selftrain.stagefolder import file_digest
@@ -56,7 +56,7 @@ def build(folder: Path, *, say: Say, download: bool = True) -> None:
             gguf = find_gguf(Path(scratch), say=say, download=download)
             say("smollm2-135m: dequantising to fp32, once")
             convert(gguf, Path(scratch) / "model")
-            os.replace(Path(scratch) / "model", folder)
+            durable.place(Path(scratch) / "model", folder)
 
 
 @contextlib.contextmanager

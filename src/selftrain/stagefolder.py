@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,8 +97,8 @@ def _put_aside(folder: Path) -> Path:
     aside = next(place for place in places if not place.exists())
     for name in (MANIFEST, STARTED):  # so that it is no stage any more
         if (folder / name).exists():
-            os.replace(folder / name, folder / f"{BEFORE}{name}")
-    os.replace(folder, aside)
+            durable.move(folder / name, folder / f"{BEFORE}{name}")
+    durable.move(folder, aside)
     return aside
 
 

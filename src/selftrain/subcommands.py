@@ -13,7 +13,7 @@ import typer
 
 from selftrain import durable
 from selftrain.errors import ConfigError
-from selftrain.report.text import clean_lines
+from selftrain.terminal import say
 
 VERIFY_HELP = "What judges answers: numeric, choice, symbolic (extra math), or your own MODULE:FUNCTION."
 
@@ -90,7 +90,7 @@ def compare(
     """Compare the models of two runs on the test problems that both have, problem by problem."""
     from selftrain.report.command import make_comparison
 
-    make_comparison(run_a, run_b, out, say=lambda message: print(clean_lines(message), file=sys.stderr, flush=True))
+    make_comparison(run_a, run_b, out, say=say)
 
 
 def doctor(
@@ -122,7 +122,7 @@ def push(
     from selftrain.push import carry_out, plan_upload
 
     upload = plan_upload(run_or_model, repo, private=private)
-    print(upload.text(), file=sys.stderr, flush=True)
+    say(upload.text())
     if not yes and not sys.stdin.isatty():
         raise ConfigError("Nothing was uploaded: nobody can be asked here.", "Look at the list, then add --yes.")
     if not yes:

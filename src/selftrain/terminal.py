@@ -17,6 +17,11 @@ def make_progress() -> Progress:
     return Live() if sys.stderr.isatty() else Plain()
 
 
+def say(message: str) -> None:
+    """A line, or some, for the reader: on stderr, since stdout is data."""
+    print(clean_lines(message), file=sys.stderr, flush=True)
+
+
 class Plain:
     """One line when a stage begins, one every 15 seconds, one when it ends."""
 
@@ -47,7 +52,7 @@ class Plain:
 
     def say(self, message: str) -> None:
         """See `progress.Progress`."""
-        print(clean_lines(message), file=sys.stderr, flush=True)
+        say(message)
 
 
 class Live:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from selftrain import model_hub, smollm2
-from selftrain.errors import ModelError, nearest
+from selftrain.errors import ModelError, listed, nearest
 
 SMOLLM2 = "smollm2-135m"
 BUILT_IN = (SMOLLM2, "random-llama", "random-t5")  # the random ones are made in toy.py
@@ -230,8 +230,7 @@ def _reads_sentencepiece() -> bool:
 
 
 def _shown(names: Iterable[str], limit: int = 6) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "") or "nothing"
+    return listed(sorted(names), limit) or "nothing"
 
 
 def weights_digest(folder: Path, cache: Path | None = None) -> str:

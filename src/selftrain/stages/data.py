@@ -8,7 +8,7 @@ from pathlib import Path
 
 from selftrain.config import RunConfig
 from selftrain.data.assemble import Assembled, CountTokens, assemble
-from selftrain.errors import DataError
+from selftrain.errors import DataError, listed
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
 from selftrain.records import Problem, read_jsonl, write_jsonl
@@ -88,9 +88,8 @@ def _over_limit(found: Assembled, config: RunConfig, count_tokens: CountTokens) 
 
 def _list_over(what: str, tokens: dict[str, int], limit: int) -> str:
     over = {row: count for row, count in tokens.items() if count > limit}
-    shown = ", ".join(f"{row} ({count})" for row, count in list(over.items())[:NAMES_SHOWN])
-    more = f" and {len(over) - NAMES_SHOWN} more" if len(over) > NAMES_SHOWN else ""
-    return f"{len(over)} of {len(tokens)} {what} have over {limit}: {shown}{more}" if over else ""
+    shown = listed([f"{row} ({count})" for row, count in over.items()], NAMES_SHOWN)
+    return f"{len(over)} of {len(tokens)} {what} have over {limit}: {shown}" if over else ""
 
 
 def load_sets(folder: Path) -> Sets:

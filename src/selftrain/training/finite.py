@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from selftrain.errors import UserError
+from selftrain.errors import UserError, listed
 from selftrain.training.batches import MicroBatch
 from selftrain.training.objective import Objective
 
@@ -29,9 +29,8 @@ def check_finite(
         return
     what = "loss" if bad else "gradient"
     names = objective.names(item for batch in bad or micro_batches for item in batch.items)
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     raise NonFiniteError(
         f"{objective.name} step {step}: expected a finite {what}, got NaN or infinity; "
-        f"rows of {', '.join(names[:NAMES_SHOWN])}{more}. The step was not applied.",
+        f"rows of {listed(names, NAMES_SHOWN)}. The step was not applied.",
         "Lower the learning rate, use compute.precision=fp32, or look at these rows.",
     )
