@@ -16,6 +16,7 @@ fails ends, and the launcher ends the rest. Left out: several machines without a
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import functools
 import os
@@ -74,10 +75,16 @@ def join() -> Team:
         return ALONE
     import torch
 
+    # A group that lives until the interpreter ends takes the process with it now and then (SIGABRT in gloo's thread,
+    # whose last tensor wants the interpreter's lock). So it is destroyed before, which works only while nobody else
+    # holds it: this module, imported later, would keep it in default arguments.
+    import torch.distributed.nn
+
     device = "cpu"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         device = "cuda"
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo" if device == "cpu" else "nccl")
+        atexit.register(torch.distributed.destroy_process_group)
     return Team(torch.distributed.get_rank(), size, device)
