@@ -36,8 +36,8 @@ class Body(Protocol):
         """Logits [R, V] after each slot's newest token."""
         ...
 
-    def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Copy the storage of slots to other slots."""
+    def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
+        """Copy the storage of slots to other slots: their first `length` positions."""
         ...
 
 
@@ -108,10 +108,10 @@ class CausalBody:
         ).last_hidden_state
         return head_logits(module, hidden[: batch.num_rows, 0])
 
-    def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+    def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """See `Body`."""
         if self.cache is not None:
-            self.cache.move(sources, targets)
+            self.cache.move(sources, targets, length)
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """The transformers cache interface: store key and value [N, H, 1, D], return what attention reads."""

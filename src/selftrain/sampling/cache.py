@@ -14,6 +14,8 @@ storage where it lies, the E gather their slot's part, which is a copy, but of f
 from __future__ import annotations
 
 import dataclasses
+import math
+import mmap
 from collections.abc import Sequence
 
 import torch
@@ -55,7 +57,7 @@ class SlotCache:
     ) -> None:
         self.num_slots, self.length = num_slots, length
         shape = (2, num_layers, num_slots, heads, length, width)
-        self.storage = torch.zeros(shape, dtype=dtype, device=device)
+        self.storage = zeros(shape, dtype, device)
         self.keys, self.values = (list(part) for part in self.storage)
 
     def begin(self, batch: Batch) -> None:
@@ -104,10 +106,20 @@ class SlotCache:
         self.keys[layer][slots, :, :size] = keys[owners]
         self.values[layer][slots, :, :size] = values[owners]
 
-    def move(self, sources: Sequence[int], targets: Sequence[int], length: int | None = None) -> None:
-        """Copy slots: their first `length` positions, or whole."""
-        storage = self.storage[:, :, :, :, :length]
-        storage[:, :, list(targets)] = storage[:, :, list(sources)]
+    def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
+        """Copy slots: their first `length` positions."""
+        layers = self.storage[:, :, :, :, :length].flatten(0, 1)  # [2 L, slots, H, length, D]
+        at_once = 1 if layers.device.type == "cpu" else len(layers)  # what is copied lies twice in memory meanwhile
+        for part in layers.split(at_once):
+            part[:, list(targets)] = part[:, list(sources)]
+
+
+def zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Storage of zeros. In main memory the system gives a page when it is first written, so that what rows do not
+    reach costs nothing (`torch.zeros` writes all, `numpy.zeros` asks for pages of 2 MB)."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.frombuffer(mmap.mmap(-1, math.prod(shape) * dtype.itemsize), dtype=dtype).view(*shape)
 
 
 def storage_bytes(num_slots: int, length: int, num_layers: int, heads: int, width: int, dtype: torch.dtype) -> int:

@@ -223,7 +223,8 @@ class _Loop:
         movers = busy[busy >= size]
         targets = self.slots.idle[: len(movers)]
         if len(movers):
-            self.body.move(movers.tolist(), targets.tolist())
+            reach = int((self.slots.start + self.slots.length)[movers].max())
+            self.body.move(movers.tolist(), targets.tolist(), reach)
             self.slots.move(movers, targets)
         self.slots.truncate(size)
 

@@ -46,9 +46,9 @@ class GraphedBody:
             self.cache.move(*zip(*copies, strict=True), length=batch.longest)
         return logits, [len(prompt) for prompt in prompts]
 
-    def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+    def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """See `Body`."""
-        self.body.move(sources, targets)
+        self.body.move(sources, targets, length)
 
     def step(self, batch: Batch) -> Tensor:
         """See `Body`; the logits are overwritten by the next step."""

@@ -159,9 +159,9 @@ class LlamaBody:
         hidden = self._forward(batch.tokens, attend)
         return self._logits(hidden[: batch.num_rows])
 
-    def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+    def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """See `Body`."""
-        self.cache.move(sources, targets)
+        self.cache.move(sources, targets, length)
 
     def _forward(self, tokens: Tensor, attend: Attend) -> Tensor:
         """Hidden states [N, D] of N tokens, normed for the head; `attend` takes a layer's number and projections."""

@@ -107,10 +107,10 @@ class T5Body:
             self.module, normed[: batch.num_rows] if wanted is None else normed[wanted], self.products.head
         )
 
-    def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+    def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """See `Body`."""
-        self.own.move(sources, targets)
-        self.cross.move(sources, targets)
+        self.own.move(sources, targets, length)
+        self.cross.move(sources, targets, self.widest)
         self.prompt_lengths[list(targets)] = self.prompt_lengths[list(sources)]
 
     def _add_norm(self, hidden: Tensor, delta: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
