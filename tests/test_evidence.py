@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from selftrain import evidence
-from selftrain.evidence import OverSeeds, difference_over_seeds, mean_over_seeds, sentence, verdict
+from selftrain.evidence import OverSeeds, change_over_seeds, difference_over_seeds, mean_over_seeds, sentence, verdict
 from selftrain.metrics import accuracy_interval, paired_difference, wilson
 
 Arms = tuple[NDArray[np.bool_], NDArray[np.bool_]]  # [seeds, problems] each
@@ -77,6 +77,16 @@ def test_one_seed_is_what_metrics_says(groups: dict[str, str] | None) -> None:
     assert (mean.value, mean.low, mean.high, mean.num_groups) == (known.value, known.low, known.high, known.num_groups)
     gain, test = difference_over_seeds([ours], [theirs], groups), paired_difference(ours, theirs, groups)
     assert (gain.value, gain.low, gain.high, gain.p_value) == (test.difference, test.low, test.high, test.p_value)
+
+
+def test_a_change_of_each_problem_is_a_difference() -> None:
+    ours, theirs = [flags("RRRWWRRW"), flags("RRWWRRRW")], [flags("RWWWWRWW"), flags("RWWWWRRW")]
+    changes = [{name: float(a[name]) - float(b[name]) for name in a} for a, b in zip(ours, theirs, strict=True)]
+    assert change_over_seeds(changes) == difference_over_seeds(ours, theirs)
+    alone = change_over_seeds([{"a": 0.5, "b": 0.25, "c": 0.0, "d": 0.25}])
+    assert alone.value == 0.25 and -1 <= alone.low < 0.25 < alone.high <= 1 and alone.seed_error == 0
+    with pytest.raises(ValueError, match="one seed or more"):
+        change_over_seeds([])
 
 
 def test_no_seed_or_seeds_without_partner_are_refused() -> None:

@@ -116,6 +116,22 @@ def difference_over_seeds(
     return _over_seeds(values, groups, confidence, (-1.0, 1.0), num_resamples)
 
 
+def change_over_seeds(
+    changes: Sequence[Mapping[str, float]],
+    groups: Groups | None = None,
+    confidence: float = 0.95,
+    num_resamples: int = NUM_RESAMPLES,
+) -> OverSeeds:
+    """A change that each problem has at each seed, from -1 to 1 (of pass@k, say), as a mean over both.
+
+    Raises:
+        ValueError: there is no seed.
+    """
+    if not changes:
+        raise ValueError("expected the changes of one seed or more, got none")
+    return _over_seeds(changes, groups, confidence, (-1.0, 1.0), num_resamples)
+
+
 def verdict(found: OverSeeds) -> Verdict:
     """What the interval of a difference says."""
     if found.low > 0:
@@ -161,7 +177,7 @@ def _over_seeds(
     low, high = unit_interval(sums.mean(axis=0), sizes, confidence, 0, num_resamples, bounds)
     by_seed = sums.sum(axis=1) / sizes.sum()
     value, num_units = float(by_seed.mean()), len(sizes)
-    units, seeds = _variances(sums, sizes) if num_units > 1 else (0.0, 0.0)
+    units, seeds = _variances(sums, sizes) if num_units > 1 and len(values) > 1 else (0.0, 0.0)
     if seeds > 0:
         freedom = (units + seeds) ** 2 / (units**2 / (num_units - 1) + seeds**2 / (len(values) - 1))
         half = t_quantile(1 - (1 - confidence) / 2, max(1, int(freedom + 1e-9))) * math.sqrt(units + seeds)

@@ -9,7 +9,7 @@ import typer
 
 
 def study(
-    study: Annotated[str, typer.Argument(help="A study's name (main, samples, smoke) or a YAML file.")],
+    study: Annotated[str, typer.Argument(help="A study's name (main, samples, ...) or a YAML file.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings of every run to change: section.field=value.")
     ] = None,
@@ -18,6 +18,7 @@ def study(
         str | None, typer.Option(help="Another base model; the paper's come with the recipe that has their values.")
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Only so many seeds of each arm: the first ones.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Run nothing; say what is left: hours, FLOPs, disk.")] = False,
     report_only: Annotated[bool, typer.Option("--report-only", help="Run nothing; count what is there.")] = False,
     expect: Annotated[bool, typer.Option("--expect", help="The paper's figures too, where it has this base.")] = False,
 ) -> None:
@@ -29,6 +30,8 @@ def study(
 
       selftrain study main schedule.iterations=2 --seeds 2 --report-only
 
+      selftrain study main --plan
+
     Each arm and seed is a run of its own, STUDY/ARM/seed-N. Stages that are the same are computed once. Stop it
     whenever you like: the same command goes on.
     """
@@ -36,7 +39,7 @@ def study(
     from selftrain.terminal import make_progress
 
     text = study_command(
-        study, overrides or (), out=out, base=base, num_seeds=seeds, report_only=report_only, expect=expect,
+        study, overrides or (), out=out, base=base, num_seeds=seeds, plan=plan, report_only=report_only, expect=expect,
         progress=make_progress(),
     )  # fmt: skip
     if text:

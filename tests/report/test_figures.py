@@ -13,6 +13,7 @@ from selftrain.report.figures import (
     MODEL_MARKS,
     PART_MARKS,
     accuracy_figure,
+    compute_figure,
     cost_figure,
     dpo_figure,
     iteration_figure,
@@ -34,6 +35,11 @@ LINES = [
     for kind in ("iteration", "sampler", "baseline")
 ]  # fmt: skip
 
+ARMS = [
+    Line(f"arm {name}", "arm", [(flops, {"accuracy": 0.5, "low": 0.4, "high": 0.6}) for flops in (2e14, 3e15)])
+    for name in "abcdefgh"
+]  # fmt: skip
+
 
 def draw() -> list[str]:
     return [
@@ -42,13 +48,14 @@ def draw() -> list[str]:
         loss_figure({"0-warmup/sft": LOG, "1-iteration/sft": LOG}, "Loss"),
         dpo_figure(LOG, "DPO"),
         iteration_figure(LINES, "By iteration"),
+        compute_figure(ARMS, "Against FLOPs"),
     ]
 
 
 drawings = functools.cache(draw)
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(6))
 def test_svg_is_well_formed_named_and_alone(number: int) -> None:
     svg = drawings()[number]
     root = ElementTree.fromstring(svg)
@@ -94,3 +101,8 @@ def test_settings_of_the_process_are_left_alone() -> None:
     before = dict(dict.items(stored))  # as stored: a look-up of "backend" loads pyplot
     draw()
     assert dict(dict.items(stored)) == before
+
+
+def test_arms_of_a_study_are_named() -> None:
+    svg = compute_figure(ARMS, "Against FLOPs")
+    assert all(f"arm {name}" in svg for name in "abcdefgh") and "FLOPs of training and sampling" in svg

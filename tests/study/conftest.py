@@ -52,6 +52,7 @@ class Making:
     rows: int = 20  # of `first`
     trained_on: str = "t" * 64
     matched_samples: int = 40  # that st-matched drew; main draws 16 + 24
+    without: int | None = None  # right answers to `first` of the delivered model without its calculator, where asked
     whole: bool = True  # false: it stops after the warm-up's evaluations
 
 
@@ -86,12 +87,14 @@ def make_run(run: StudyRun, **different: Any) -> None:
                 continue
             drawn = {"pairs": 16, "labels": 24} if model.kind == "iteration" else {"labels": making.matched_samples}
             for kind, number in drawn.items() if model.kind != "warm-up" else ():
-                figures(f"{model.at}/sample-for-{kind}", completions=number)
-            figures(f"{model.at}/sft", steps=6, weights="f" * 64)
+                figures(f"{model.at}/sample-for-{kind}", completions=number, generated_tokens=number)
+            figures(f"{model.at}/sft", steps=6, trained_tokens=100, parameters=10, weights="f" * 64)
             key = "delivered" if model.kind == "iteration" else model.key
             for test_set, number in zip(run.config.data.test, making.right.get((run.arm, key), (0, 0)), strict=False):
                 answer(folder, model.stage(test_set.label), test_set.label, number, making.rows)
         if making.whole:
+            if making.without is not None:
+                answer(folder, "final/evaluate-without-calculator/first", "first", making.without, making.rows)
             folder.journal("delivered", stage="1-iteration/sft", digest="f" * 64)
             folder.journal("end")
 

@@ -11,7 +11,9 @@ import yaml
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError
 from selftrain.recipe import load_config
+from selftrain.report.expected import expected_stages
 from selftrain.study.carry import finished_config, keeping_weights, with_sets_that_are_there
+from selftrain.study.shared import shared_stages
 from selftrain.study.spec import Study, StudyRun, load_study, runs_of, study_names
 
 PLAIN: dict[str, Any] = {"name": "mine", "recipe": "smoke", "arms": {"a": {}}, "reference": "a"}
@@ -36,8 +38,9 @@ def test_every_study_that_comes_with_the_package_can_be_carried_out(name: str, t
         assert all(figures <= known for figures in told), "the paper's test sets are the recipe's"
 
 
-def test_the_shipped_studies_are_main_samples_and_smoke() -> None:
-    assert study_names() == ["main", "samples", "smoke"]
+def test_every_study_of_the_paper_is_shipped() -> None:
+    paper = ["calculator", "compute", "dpo-step", "iterations", "llama", "main", "samples", "speed"]
+    assert [name for name in study_names() if name != "smoke"] == paper
     main = load_study("main")
     assert main.paper["google/flan-t5-large"]["dpo-st"]["multiarith"] == 89.0
     assert set(main.paper) == set(main.bases)
@@ -98,7 +101,7 @@ def test_runs_that_cannot_be_made_are_refused(different: dict[str, Any], message
 
 
 def test_an_unknown_study_names_the_nearest() -> None:
-    message = "No study or YAML file is called 'mian'; studies: main, samples, smoke"
+    message = "No study or YAML file is called 'mian'; studies: .*, main, samples, smoke, speed"
     with pytest.raises(ConfigError, match=message) as told:
         load_study("mian")
     assert told.value.hint == "Did you mean 'main'?"
@@ -139,3 +142,31 @@ def test_weights_are_run_control(runs: list[StudyRun], make: Any) -> None:
     make(kept)
     done = finished_config(runs[0])
     assert done is not None and (done.checkpoints.keep, runs[0].config.checkpoints.keep) == ("all", "final")
+
+
+def test_what_will_be_shared_follows_from_what_differs(tmp_path: Path) -> None:
+    base = load_config("smoke", ["baselines=[st-matched]", "schedule.iterations=2"])
+    stages = set(expected_stages(base))
+
+    def not_shared(*overrides: str) -> set[str]:
+        other = load_config("smoke", ["baselines=[st-matched]", "schedule.iterations=2", *overrides])
+        return stages - shared_stages(base, other)
+
+    assert not_shared() == not_shared("name=other", "compute.threads=1") == set()
+    assert not_shared("seed=5") == not_shared("model=random-t5") == stages
+    warm_up = {stage for stage in stages if stage.startswith(("data", "0-"))}
+    assert stages - not_shared("training.sft.epochs=3") == {
+        stage for stage in warm_up if stage.startswith(("data", "0-base")) or stage == "0-warmup/select"
+    }
+    dpo = not_shared("training.dpo.beta=0.9")
+    assert {"1-iteration/dpo", "1-iteration/sampler/validate", "1-iteration/sft", "2-iteration/pair"} <= dpo
+    assert not dpo & {"1-iteration/pair", "1-iteration/sample-for-pairs"} | dpo & warm_up
+    assert not any(stage.startswith("baseline-") for stage in dpo)
+    labels = not_shared("sampling.samples_for_labels=9")
+    assert "1-iteration/sampler/evaluate/made-up" not in labels and "baseline-st-matched/1-iteration/select" in labels
+    pairs = not_shared("sampling.samples_for_pairs=9")
+    assert "baseline-st-matched/1-iteration/sample-for-labels" in pairs and "0-warmup/sft" not in pairs
+    answers = not_shared("evaluation.max_new_tokens=9")
+    assert answers and all("evaluate" in stage or stage.endswith("validate") for stage in answers)
+    longer = not_shared("schedule.iterations=3")
+    assert longer == {stage for stage in stages if stage.startswith("final/")}

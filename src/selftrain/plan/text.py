@@ -52,13 +52,13 @@ def plan_text(plan: Plan) -> str:
 
 def _row(plan: Plan, stage: StagePlan) -> list[str]:
     figures = [_number(getattr(stage.likely, field), plan.counted) for field in FIELDS]
-    range_ = "done" if stage.is_done else _span(stage.seconds)
+    range_ = "done" if stage.is_done else time_span(stage.seconds)
     return [stage.name, *figures, *_flops_and_time(plan.flops(stage), stage.seconds), range_]
 
 
 def _total(plan: Plan) -> list[str]:
     sums = [_number(sum(getattr(stage.likely, field) for stage in plan.stages), plan.counted) for field in FIELDS]
-    return ["in all", "", *sums[1:], *_flops_and_time(plan.flops(), plan.seconds), _span(plan.seconds)]
+    return ["in all", "", *sums[1:], *_flops_and_time(plan.flops(), plan.seconds), time_span(plan.seconds)]
 
 
 def _number(value: int, counted: bool) -> str:
@@ -70,7 +70,8 @@ def _flops_and_time(flops: Range | None, seconds: Range | None) -> list[str]:
     return [work, "" if seconds is None else seconds_text(seconds.likely)]
 
 
-def _span(seconds: Range | None) -> str:
+def time_span(seconds: Range | None) -> str:
+    """From low to high; empty where there is no span."""
     if seconds is None or seconds.low == seconds.high:
         return ""
     return f"{seconds_text(seconds.low)} to {seconds_text(seconds.high)}"
@@ -82,23 +83,23 @@ def _needs(plan: Plan) -> Iterator[str]:
     if work is not None:
         yield f"FLOPs: {flops_text(work.likely)}, from {flops_text(work.low)} to {flops_text(work.high)}"
     if needs.sampling is None or needs.disk is None or needs.disk_after is None:
-        yield f"memory, disk: unknown without the model; {_gb(needs.free_disk)} of disk are free"
+        yield f"memory, disk: unknown without the model; {gigabytes(needs.free_disk)} of disk are free"
         return
-    free = "free memory unknown" if needs.free_memory is None else f"{_gb(needs.free_memory)} are free"
-    training = "unknown (its forward cannot be traced)" if needs.training is None else _gb(needs.training)
+    free = "free memory unknown" if needs.free_memory is None else f"{gigabytes(needs.free_memory)} are free"
+    training = "unknown (its forward cannot be traced)" if needs.training is None else gigabytes(needs.training)
     short = needs.free_memory is not None and max(needs.training or 0, needs.sampling) > needs.free_memory
     yield (
-        f"memory at its peak ({plan.device}): training {training}, sampling {_gb(needs.sampling)}, without "
+        f"memory at its peak ({plan.device}): training {training}, sampling {gigabytes(needs.sampling)}, without "
         f"Python and its libraries; {free}{': NOT ENOUGH' if short else ''}"
     )
     yield (
-        f"disk: {_gb(needs.disk)} at its peak, {_gb(needs.disk_after)} when the run is done; {_gb(needs.free_disk)} "
-        f"are free"
-        f"{': NOT ENOUGH' if needs.disk > needs.free_disk else ''}"
+        f"disk: {gigabytes(needs.disk)} at its peak, {gigabytes(needs.disk_after)} when the run is done; "
+        f"{gigabytes(needs.free_disk)} are free{': NOT ENOUGH' if needs.disk > needs.free_disk else ''}"
     )
 
 
-def _gb(size: int) -> str:
+def gigabytes(size: int) -> str:
+    """Bytes as people say them."""
     return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:.1f} MB"
 
 

@@ -1,4 +1,4 @@
-"""The report's figures as inline SVG: accuracies, also by iteration, seconds, loss curves, the DPO curves.
+"""The report's figures as inline SVG: accuracies, by iteration and against FLOPs, seconds, loss and DPO curves.
 
 Every mark differs from the others by colour (Okabe and Ito's, which colour-blind people tell apart) *and* by shape,
 line style or hatching. Text stays text, so that it is searched and read aloud. Equal input gives equal bytes.
@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from selftrain.report.wording import flops_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +50,7 @@ PART_MARKS: Mapping[str, tuple[str, str]] = {
 }
 LINE_STYLES = ("-", "--", ":", "-.")
 LINE_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+ARM_MARKERS = "os^Dv*P"  # of a study's arms, which have no kind of model
 
 
 def accuracy_figure(rows: Sequence[Mapping[str, Any]], title: str) -> str:
@@ -79,23 +82,49 @@ def iteration_figure(lines: Sequence[Line], title: str) -> str:
     with _figure(3.0 + 0.18 * len(lines), title) as (figure, out):
         axes = figure.subplots()
         for place, line in enumerate(lines):
-            colour, marker, filled = MODEL_MARKS[line.kind]
-            colour = colour if line.kind != "baseline" else (VERMILION, GREEN, GREY)[place % 3]
-            at = [number + 0.06 * (place - (len(lines) - 1) / 2) for number, _ in line.points]
-            middle, low, high = (
-                [100 * found[name] for _, found in line.points] for name in ("accuracy", "low", "high")
-            )
-            axes.vlines(at, low, high, color=colour, linewidth=1.4)
-            axes.plot(
-                at, middle, label=_short(line.label), color=colour, marker=marker, markersize=7, linewidth=1.8,
-                linestyle=LINE_STYLES[place % len(LINE_STYLES)], markerfacecolor=colour if filled else "white",
-            )  # fmt: skip
+            apart = 0.06 * (place - (len(lines) - 1) / 2)
+            _accuracies(axes, [number + apart for number, _ in line.points], line, place)
         _count_steps(axes, "iteration")
-        axes.set_ylim(0, 100)
-        axes.set_ylabel("right answers, %")
-        axes.grid(axis="y", color="#dddddd", linewidth=0.7)
-        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=FONT_PT - 1)
+        _accuracy_axis(axes, figure)
     return out[0]
+
+
+def compute_figure(lines: Sequence[Line], title: str) -> str:
+    """Accuracy with whiskers against the FLOPs that a model took, one line an arm."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    with _figure(3.0 + 0.18 * len(lines), title) as (figure, out):
+        axes = figure.subplots()
+        for place, line in enumerate(lines):
+            _accuracies(axes, [flops for flops, _ in line.points], line, place)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda flops, _: flops_text(flops)))
+        axes.set_xlim(left=0)
+        axes.set_xlabel("FLOPs of training and sampling")
+        _accuracy_axis(axes, figure)
+    return out[0]
+
+
+def _accuracies(axes: Axes, at: Sequence[float], line: Line, place: int) -> None:
+    """A line of accuracies with whiskers; `place` counts the lines."""
+    if line.kind == "arm":
+        colour, marker, filled = LINE_COLOURS[place % len(LINE_COLOURS)], ARM_MARKERS[place % len(ARM_MARKERS)], True
+    else:
+        colour, marker, filled = MODEL_MARKS[line.kind]
+        colour = colour if line.kind != "baseline" else (VERMILION, GREEN, GREY)[place % 3]
+    middle, low, high = ([100 * found[name] for _, found in line.points] for name in ("accuracy", "low", "high"))
+    axes.vlines(at, low, high, color=colour, linewidth=1.4)
+    axes.plot(
+        at, middle, label=_short(line.label), color=colour, marker=marker, markersize=7, linewidth=1.8,
+        linestyle=LINE_STYLES[place % len(LINE_STYLES)], markerfacecolor=colour if filled else "white",
+    )  # fmt: skip
+
+
+def _accuracy_axis(axes: Axes, figure: Figure) -> None:
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("right answers, %")
+    axes.grid(axis="y", color="#dddddd", linewidth=0.7)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=FONT_PT - 1)
 
 
 def cost_figure(rows: Sequence[Mapping[str, Any]], title: str) -> str:

@@ -57,7 +57,7 @@ def _dpo(run: RunFiles, at: str, before: Samples, after: Samples) -> dict[str, A
     stage = f"{at}/dpo"
     figures, log = run.figures(stage), run.steps(stage)
     pairs = run.pairs(f"{at}/pair")
-    groups, confidence = _groups(run), run.config.evaluation.confidence
+    groups, confidence = question_groups(run), run.config.evaluation.confidence
     common = min((len(rows) for samples in (before, after) for rows in samples.values()), default=0)
     return {
         "done": run.is_done(stage),
@@ -75,7 +75,8 @@ def _dpo(run: RunFiles, at: str, before: Samples, after: Samples) -> dict[str, A
     }
 
 
-def _groups(run: RunFiles) -> dict[str, str]:
+def question_groups(run: RunFiles) -> dict[str, str]:
+    """problem id -> group, of the questions that are trained on and sampled."""
     problems = (*run.problems("train"), *run.problems("unlabelled"))
     return {problem.id: problem.group for problem in problems if problem.group is not None}
 
@@ -120,8 +121,13 @@ def drawn(samples: Samples, common: int, groups: Mapping[str, str], confidence: 
         "k": drawn_k,
         "pass_at": passes,
         "maj_at": majorities,
-        "distinct_right": sum(len({c.text.strip() for c in rows[:common] if is_right(c)}) for rows in samples.values()),
+        "distinct_right": distinct_right(samples, common),
     }
+
+
+def distinct_right(samples: Samples, k: int) -> int:
+    """Texts that are right and differ, of the first k of each question."""
+    return sum(len({c.text.strip() for c in rows[:k] if is_right(c)}) for rows in samples.values())
 
 
 def _majority(rows: Sequence[Completion]) -> bool:

@@ -20,11 +20,14 @@ OWN, SAMPLER = "trained model", "DPO sampler"
 
 @dataclasses.dataclass(slots=True)
 class Line:
-    """One line: its name, the kind of model that it shows (`figures.MODEL_MARKS`), its accuracies by iteration."""
+    """One line: its name, the kind of model that it shows (`figures.MODEL_MARKS`, or `arm` of a study), its accuracies.
+
+    `points`: (iteration, accuracy), or (FLOPs, accuracy).
+    """
 
     label: str
     kind: str
-    points: list[tuple[int, Json]]
+    points: list[tuple[float, Json]]
 
 
 def by_iteration(models: Sequence[Json]) -> list[Line]:

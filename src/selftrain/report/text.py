@@ -13,7 +13,8 @@ from typing import Any
 
 from selftrain.report.wording import PENDING, interval, percent, pick, seconds_text, shown
 
-SECRET_WORDS, MIN_SECRET = ("TOKEN", "SECRET", "PASSWORD", "API_KEY"), 8  # of variables whose values are not shown
+SECRET = re.compile("TOKEN(?!IZ)|SECRET|PASSWORD|API_KEY")  # in the name of a variable whose value is not shown
+MIN_SECRET = 8  # characters of such a value
 
 Json = Mapping[str, Any]
 
@@ -47,15 +48,15 @@ def clean_lines(text: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """A text with passwords in addresses, the hub's tokens and what the environment calls a secret as ***.
+    """A text with names and passwords in addresses, the hub's tokens and what the environment calls a secret as ***.
 
     >>> without_secrets("from https://me:pass@pypi.example/simple, with hf_abcdefghijklmnopqrstuv")
     'from https://***@pypi.example/simple, with ***'
     """
-    text = re.sub(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)", "***", text)
+    text = re.sub(r"(?<=://)[^/\s@]+(?=@)", "***", text)
     text = re.sub(r"\bhf_[A-Za-z0-9]{20,}", "***", text)
     for name, value in os.environ.items():
-        if len(value) >= MIN_SECRET and any(word in name.upper() for word in SECRET_WORDS):
+        if len(value) >= MIN_SECRET and SECRET.search(name.upper()):
             text = text.replace(value, "***")
     return text
 

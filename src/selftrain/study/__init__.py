@@ -7,7 +7,9 @@
     print(study_text(results))
 
 spec.py says what a study is, carry.py does its runs, collect.py reads what came out and comparable.py what must not be
-compared; evidence.py (above this package) has the statistics, tables.py and text.py write them down.
+compared; lines.py, dpostep.py, steps.py and speed.py count what a study shows beside its main table (parts.py).
+evidence.py (above this package) has the statistics; tables.py, text.py and page.py write all of it down. plan.py says
+what it will take.
 """
 
 from __future__ import annotations

@@ -5,41 +5,34 @@
 
 Every figure names the runs and stages that it was counted from. A run that is not there, or not yet, leaves its place
 empty; what cannot be compared says why. Shares are fractions, but for `paper`, which is as the paper has it, in %.
-No correction is made for the number of comparisons.
+What a study does not `show` is not counted. No correction is made for the number of comparisons.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from selftrain.errors import RunError
-from selftrain.evidence import OverSeeds, difference_over_seeds, mean_over_seeds, sentence, verdict
+from selftrain.evidence import difference_over_seeds, mean_over_seeds, sentence, verdict
 from selftrain.identity import identity
-from selftrain.judged import right_by_problem
 from selftrain.metrics import wilson
 from selftrain.report.account import pending_stages, run_facts
-from selftrain.report.accuracy import Model, delivered_model, models_of
 from selftrain.report.collect import warnings_of
 from selftrain.report.files import RunFiles
-from selftrain.study.comparable import Side, samples_drawn, sft_steps, why_not
-from selftrain.study.spec import DELIVERED, Study, StudyRun
+from selftrain.report.write import PAGE
+from selftrain.study.answers import Answer, answer_of, figures_of
+from selftrain.study.comparable import samples_drawn, sft_steps, why_not
+from selftrain.study.dpostep import dpo_steps
+from selftrain.study.lines import lines_of, paper_figure
+from selftrain.study.spec import Study, StudyRun
+from selftrain.study.speed import speed_of
+from selftrain.study.steps import wrong_steps
 
 FORMAT = 1  # raised when a key changes its meaning
-PENDING, MISSING = "not there yet", "test set is missing"
+PENDING, MISSING, NOT_ASKED = "not there yet", "test set is missing", "not evaluated"
 Json = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What an arm's model answered on a test set at one seed; `side` and `verdicts` are None where it has not."""
-
-    run: StudyRun
-    side: Side | None = None
-    stage: str | None = None
-    verdicts: dict[str, bool] | None = None
 
 
 def study_results(study: Study, runs: Sequence[StudyRun]) -> Json:
@@ -55,14 +48,17 @@ def study_results(study: Study, runs: Sequence[StudyRun]) -> Json:
     wanted = [*(run.config for run in runs), *configs]
     names = dict.fromkeys(spec.label for config in wanted for spec in config.data.test)
     model = next(run.config.model for run in runs if run.arm == study.runs_arm(study.reference))
+    confidence = max(config.evaluation.confidence for config in configs)
     results: Json = {
         "format": FORMAT,
         "study": study.model_dump(mode="json"),
         "model": model,
-        "confidence": max(config.evaluation.confidence for config in configs),
+        "confidence": confidence,
         "runs": [_run(run, files[run.folder]) for run in runs],
+        "paper_says": study.paper_says.get(model),
     }
     results["sets"] = [_set(study, name, runs, there, results) for name in names]
+    results["dpo_steps"] = dpo_steps(study, runs, there, confidence) if "dpo-step" in study.show else []
     results["finished"] = all(run["state"] == "finished" for run in results["runs"])
     return results
 
@@ -80,8 +76,11 @@ def _files(run: StudyRun) -> RunFiles | str:
 
 
 def _run(run: StudyRun, files: RunFiles | str) -> Json:
-    """A run in short."""
-    told: Json = {"arm": run.arm, "seed": run.seed, "run": run.title, "state": files, "next": None, "warnings": []}
+    """A run in short; `page` says whether its folder has a report."""
+    told: Json = {
+        "arm": run.arm, "seed": run.seed, "run": run.title, "state": files, "next": None, "warnings": [],
+        "weights": None, "page": False,
+    }  # fmt: skip
     if isinstance(files, str):
         return told
     pending = [] if files.is_finished else pending_stages(files)
@@ -91,70 +90,65 @@ def _run(run: StudyRun, files: RunFiles | str) -> Json:
         "next": pending[0] if pending else None,
         "weights": run_facts(files)["weights"],
         "warnings": [f"{row['message']} ({row['stage']})" for row in warnings_of(files)],
+        "page": (run.folder / PAGE).is_file(),
     }
 
 
 def _set(study: Study, name: str, runs: Sequence[StudyRun], there: Mapping[Path, RunFiles], results: Json) -> Json:
-    """One test set: a row for each arm."""
+    """One test set: a row for each arm, and a line for each where lines are shown."""
     holders = [found for found in there.values() if name in found.test_sets and found.problems(f"test-{name}")]
     problems = holders[0].problems(f"test-{name}") if holders else []
     groups = {problem.id: problem.group for problem in problems if problem.group is not None}
     answers = {
-        arm: [_answer(run, there.get(run.folder), study.arms[arm].model, name) for run in _runs_of(study, arm, runs)]
+        arm: [answer_of(run, there.get(run.folder), study.arms[arm].model, name) for run in _runs_of(study, arm, runs)]
         for arm in study.arms
     }
-    confidence, reference = results["confidence"], answers[study.reference]
+    confidence, reference, model = results["confidence"], answers[study.reference], results["model"]
     lacking = [run.title for run in runs if run.folder in there and name not in there[run.folder].test_sets]
     rows = []
     for arm, found in answers.items():
-        empty = [_empty(side, lacking) for side in (found, reference)]
-        row = {**_row(arm, study.arms[arm].model, found, groups, confidence), "empty": empty[0]}
+        empty = [_empty(side, lacking, there) for side in (found, reference)]
+        row = {**_row(arm, study, found, groups, confidence), "empty": empty[0]}
         if arm != study.reference:
             compared = _compared(found, reference, name, groups, confidence, (arm, study.reference))
-            row |= compared or {"not_compared": MISSING if MISSING in empty else PENDING}
-        paper = study.paper.get(results["model"], {}).get(arm, {}).get(name)
+            reasons = (reason for reason in (MISSING, NOT_ASKED, PENDING) if reason in empty)
+            row |= compared or {"not_compared": next(reasons)}
+        paper = paper_figure(study.paper.get(model, {}).get(arm, {}).get(name))
         rows.append({**row, "paper": paper, "paper_band": _band(paper, len(problems), confidence)})
     num_groups = len(set(groups.values())) if len(set(groups.values())) < len(groups) else 0
-    return {"name": name, "rows": len(problems), "groups": num_groups, "missing_in": lacking, "arms": rows}
+    has_lines = {"iterations", "compute"} & set(study.show)
+    lines = lines_of(study, name, runs, there, groups, confidence, model) if has_lines else []
+    return {
+        "name": name, "rows": len(problems), "groups": num_groups, "missing_in": lacking, "arms": rows, "lines": lines,
+    }  # fmt: skip
 
 
-def _empty(answers: Sequence[Answer], lacking: Sequence[str]) -> str:
+def _empty(answers: Sequence[Answer], lacking: Sequence[str], there: Mapping[Path, RunFiles]) -> str:
     """Why an arm has no figure, where it has none."""
-    return MISSING if all(answer.run.title in lacking for answer in answers) else PENDING
+    if all(answer.run.title in lacking for answer in answers):
+        return MISSING
+    done = [answer.run.folder in there and there[answer.run.folder].is_finished for answer in answers]
+    return NOT_ASKED if all(done) else PENDING
 
 
 def _runs_of(study: Study, arm: str, runs: Sequence[StudyRun]) -> list[StudyRun]:
     return [run for run in runs if run.arm == study.runs_arm(arm)]
 
 
-def _answer(run: StudyRun, files: RunFiles | None, key: str, test_set: str) -> Answer:
-    model = _model(files, key) if files is not None and test_set in files.test_sets else None
-    if files is None or model is None:
-        return Answer(run)
-    side, stage = Side(files, model), model.stage(test_set)
-    completions = files.evaluation(stage)
-    return Answer(run, side, stage, right_by_problem(completions, model.extraction) if completions else None)
-
-
-def _model(files: RunFiles, key: str) -> Model | None:
-    models = models_of(files.config)
-    if key == DELIVERED:
-        return delivered_model(files, models)
-    return next((model for model in models if model.key == key), None)
-
-
-def _row(arm: str, key: str, answers: Sequence[Answer], groups: Mapping[str, str], confidence: float) -> Json:
+def _row(arm: str, study: Study, answers: Sequence[Answer], groups: Mapping[str, str], confidence: float) -> Json:
     """An arm's own figures."""
     counted = [answer for answer in answers if answer.verdicts]
     mean = mean_over_seeds([a.verdicts or {} for a in counted], groups, confidence) if counted else None
     return {
         "arm": arm,
-        "model": key,
+        "model": study.arms[arm].model,
         "runs": [_counted(answer) for answer in counted],
         "pending": [answer.run.title for answer in answers if not answer.verdicts],
-        "mean": _figures(mean) if mean else None,
+        "mean": figures_of(mean) if mean else None,
         "comparison": None,
         "not_compared": "",
+        "steps": [_steps(answer, confidence) for answer in counted] if "calculator" in study.show else [],
+        "speed": speed_of(counted) if "speed" in study.show else None,
     }
 
 
@@ -165,6 +159,16 @@ def _counted(answer: Answer) -> Json:
     return {
         "seed": answer.run.seed, "run": answer.run.title, "stage": answer.stage, "right": sum(verdicts.values()),
         "rows": len(verdicts), "samples": budget[0], "steps": budget[1],
+    }  # fmt: skip
+
+
+def _steps(answer: Answer, confidence: float) -> Json:
+    """Right answers with a wrong step, at one seed."""
+    found = wrong_steps(answer.completions, answer.side.model.extraction if answer.side else "strict")
+    low, high = wilson(found.wrong_step, found.right, confidence)
+    return {
+        "run": answer.run.title, "stage": answer.stage, "right": found.right, "wrong_step": found.wrong_step,
+        "low": low, "high": high,
     }  # fmt: skip
 
 
@@ -189,17 +193,10 @@ def _compared(
     told = sentence(gain, *names)
     return {
         "comparison": {
-            **_figures(gain), "against": names[1], "p_value": gain.p_value, "verdict": verdict(gain),
+            **figures_of(gain), "against": names[1], "p_value": gain.p_value, "verdict": verdict(gain),
             "sentence": f"On {test_set}, {told[:1].lower() if told.startswith('A difference') else told[:1]}{told[1:]}",
             "runs": [[a.run.title, b.run.title] for a, b in pairs],
         }
-    }  # fmt: skip
-
-
-def _figures(found: OverSeeds) -> Json:
-    return {
-        "value": found.value, "low": found.low, "high": found.high, "rows": found.num, "by_seed": list(found.by_seed),
-        "seed_error": found.seed_error,
     }  # fmt: skip
 
 

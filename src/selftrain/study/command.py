@@ -13,9 +13,12 @@ from selftrain.errors import RunError
 from selftrain.processes import join
 from selftrain.progress import Progress, Silent
 from selftrain.report.csvfiles import csv_text
+from selftrain.report.write import PAGE
 from selftrain.stagefolder import write_json
 from selftrain.study.carry import carry_out
 from selftrain.study.collect import study_results
+from selftrain.study.page import study_page
+from selftrain.study.plan import study_plan
 from selftrain.study.spec import Study, StudyRun, load_study, runs_of
 from selftrain.study.tables import study_table
 from selftrain.study.text import study_markdown, study_text
@@ -29,12 +32,15 @@ def study_command(
     out: Path | None = None,
     base: str | None = None,
     num_seeds: int | None = None,
+    plan: bool = False,
     report_only: bool = False,
     expect: bool = False,
 ) -> str:
-    """Carry out what is left of a study, write study.json, study.md and study.csv into its folder, and return the text.
+    """Carry out what is left of a study, write its report into its folder, and return the text.
 
-    Under a launcher every process calls this; the main one alone writes and gets the text, the others an empty one.
+    The report is study.json, study.md, study.csv and report.html; that of another study's runs has its own name in
+    place of these. `plan`: nothing is carried out or written, the text says what the runs will take. Under a launcher
+    every process calls this; the main one alone writes and gets the text, the others an empty one.
 
     Raises:
         UserError: a study or a run that cannot be used; what is done stays, and the same command goes on.
@@ -42,8 +48,10 @@ def study_command(
     study = load_study(name_or_path)
     if num_seeds is not None:
         study = study.first_seeds(num_seeds)
-    folder = out if out is not None else Path("runs") / f"study-{study.name}"
+    folder = out if out is not None else Path("runs") / f"study-{study.home}"
     runs = runs_of(study, folder, base, overrides)
+    if plan:
+        return study_plan(runs, folder) if join().is_main else ""
     if report_only and not folder.is_dir():
         raise RunError(f"{folder}: there is no study.", "Leave --report-only out, or name its folder with --out.")
     if not report_only:
@@ -54,9 +62,16 @@ def study_command(
 
 
 def _report(study: Study, runs: Sequence[StudyRun], folder: Path, expect: bool) -> str:
-    """Write the three files, and return the text."""
+    """Write the four files, and return the text."""
     results = study_results(study, runs)
-    write_json(folder / "study.json", results)
-    durable.write(folder / "study.md", study_markdown(results, expect=expect).encode(errors="replace"))
-    durable.write(folder / "study.csv", csv_text(study_table(results)).encode(errors="replace"))
-    return "\n".join([study_text(results, expect=expect), "", f"tables: {folder / 'study.csv'}, {folder / 'study.md'}"])
+    name, page = ("study", PAGE) if study.of is None else (study.name, f"{study.name}.html")
+    written = {
+        page: study_page(results),
+        f"{name}.md": study_markdown(results, expect=expect),
+        f"{name}.csv": csv_text(study_table(results)),
+    }
+    write_json(folder / f"{name}.json", results)
+    for file, text in written.items():
+        durable.write(folder / file, text.encode(errors="replace"))
+    told = ", ".join(str(folder / file) for file in written)
+    return "\n".join([study_text(results, expect=expect), "", f"report: {told}"])

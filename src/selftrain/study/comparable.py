@@ -12,11 +12,12 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from selftrain.report.account import data_facts
+from selftrain.report.account import cost_results, data_facts
 from selftrain.report.accuracy import Model
 from selftrain.report.files import RunFiles
 
 LEARNED_FROM = ("train", "unlabelled")
+MADE_BY = ("sample-for-pairs", "dpo", "sample-for-labels", "sft")  # an iteration's model, in order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,16 +41,30 @@ def why_not(ours: Side, theirs: Side, test_set: str) -> str:
     return _other_budget(ours, theirs) or _other_budget(theirs, ours)
 
 
+def stages_behind(model: Model) -> list[str]:
+    """The stages that trained and sampled for a model, whichever of them its method has; its own is the last.
+
+    >>> stages_behind(Model("sampler-1", "", "sampler", "1-iteration/sampler"))
+    ['0-warmup/sft', '1-iteration/sample-for-pairs', '1-iteration/dpo']
+    """
+    found = re.match(r"(baseline-[^/]+/)?(\d+)-iteration", model.at)
+    if found is None:
+        return [f"{model.at}/sft"]
+    at = [f"{found[1] or ''}{number}-iteration" for number in range(1, int(found[2]) + 1)]
+    stages = ["0-warmup/sft", *(f"{folder}/{kind}" for folder in at for kind in MADE_BY)]
+    return stages[:-2] if model.kind == "sampler" else stages
+
+
 def samples_drawn(side: Side) -> int:
     """Completions that were sampled for training, up to this model."""
-    found = re.match(r"(baseline-[^/]+/)?(\d+)-iteration", side.model.at)
-    if found is None:
-        return 0
-    prefix, last = found[1] or "", int(found[2])
-    stages = [f"{prefix}{n}-iteration/sample-for-{kind}" for n in range(1, last + 1) for kind in ("pairs", "labels")]
-    if side.model.kind == "sampler":
-        stages.pop()
-    return sum(int(side.run.figures(stage).get("completions", 0)) for stage in stages)
+    return sum(int(side.run.figures(stage).get("completions", 0)) for stage in stages_behind(side.model))
+
+
+def flops_behind(side: Side) -> int | None:
+    """FLOPs of all training and sampling up to this model (cost.py); None where those of a stage are not known."""
+    costs = {row["stage"]: row["flops"] for row in cost_results(side.run)["stages"]}
+    found = [costs[stage] for stage in stages_behind(side.model) if stage in costs]
+    return None if None in found else sum(found)
 
 
 def sft_steps(side: Side) -> int:

@@ -11,7 +11,11 @@
     reference: k3
 
 An arm's runs deliver a model; `ARM:MODEL` names any other that they evaluate: base, warm-up, sampler-1, iteration-1,
-and their baselines st, st-matched, sft-matched, where the arm's settings ask for these.
+and their baselines st, st-matched, sft-matched, where the arm's settings ask for these. `ARM:without-calculator` is the
+delivered model with its calculator off, on the rows of `evaluation.without_calculator_rows`.
+
+A study `of: main` is another view of the runs of main: the same folders, recipe, arms and seeds; what it sets of its
+own (`show`, `paper`, a description) stands in place of main's.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -32,6 +36,8 @@ from selftrain.report.accuracy import models_of
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 DELIVERED = "delivered"
+WITHOUT = "without-calculator"
+Shown = Literal["table", "iterations", "dpo-step", "compute", "calculator", "speed"]
 
 
 class StudyArm(Section):
@@ -59,14 +65,20 @@ class Study(Section):
 
     name: str = Field(pattern=NAME, description="its folder is runs/study-NAME")
     description: str = Field("", description="one line, for the report")
+    of: str | None = Field(None, description="another study, whose runs this one shows")
+    show: list[Shown] = Field(["table", "iterations"], description="the tables of its report")
     recipe: str = Field(description="a recipe's name or a YAML file: what every run is, but for the settings below")
     bases: dict[str, str] = Field(default_factory=dict, description="base model -> its recipe, for --base")
     overrides: dict[str, Any] = Field(default_factory=dict, description="dotted settings of every run")
     seeds: list[int] = Field([0, 1, 2], min_length=1, description="of each arm's runs")
     arms: dict[str, Annotated[StudyArm, BeforeValidator(_arm)]] = Field(min_length=1, description="name -> arm")
     reference: str = Field(description="the arm that the others are compared with")
-    paper: dict[str, dict[str, dict[str, float]]] = Field(
-        default_factory=dict, description="base model -> arm -> test set -> the paper's accuracy, %"
+    paper: dict[str, dict[str, dict[str, float | list[float]]]] = Field(
+        default_factory=dict,
+        description="base model -> arm -> test set -> the paper's accuracy, %; a list: by iteration, from the warm-up",
+    )
+    paper_says: dict[str, str] = Field(
+        default_factory=dict, description="base model -> figures of the paper that were measured otherwise, in words"
     )
 
     @model_validator(mode="after")
@@ -101,6 +113,11 @@ class Study(Section):
         }
         return self.model_copy(update={"seeds": self.seeds[:number], "arms": arms})
 
+    @property
+    def home(self) -> str:
+        """The study whose runs these are."""
+        return self.of or self.name
+
     def runs_arm(self, name: str) -> str:
         """The arm whose runs hold an arm's model."""
         return self.arms[name].of or name
@@ -133,12 +150,20 @@ def study_names() -> list[str]:
 
 
 def load_study(name_or_path: str) -> Study:
-    """A study by name or path.
+    """A study by name or path; one `of` another has its `of` as that study's name afterwards.
 
     Raises:
         ConfigError: unknown name, a field that is none, or arms that do not go together.
     """
-    return checked(Study, yaml_tree(shipped_text(name_or_path, "study", "studies"), name_or_path))
+    tree = _tree(name_or_path)
+    if isinstance(tree.get("of"), str):
+        other = _tree(tree["of"])
+        tree = {**other, **tree, "of": other.get("name")}
+    return checked(Study, tree)
+
+
+def _tree(name_or_path: str) -> dict[str, Any]:
+    return yaml_tree(shipped_text(name_or_path, "study", "studies"), name_or_path)
 
 
 def runs_of(study: Study, folder: Path, base: str | None = None, overrides: Sequence[str] = ()) -> list[StudyRun]:
@@ -159,7 +184,7 @@ def runs_of(study: Study, folder: Path, base: str | None = None, overrides: Sequ
         for name, arm in study.arms.items():
             if arm.of is None:
                 number = arm.seeds[position] if arm.seeds is not None else seed
-                own = [*_dotted(arm.overrides), f"seed={number}", f"name={json.dumps(f'{study.name}-{name}')}"]
+                own = [*_dotted(arm.overrides), f"seed={number}", f"name={json.dumps(f'{study.home}-{name}')}"]
                 config = load_config(recipe, [*common, *own])
                 runs.append(StudyRun(name, position, folder / name / f"seed-{number}", config, tuple(arm.overrides)))
     for name, arm in study.arms.items():
@@ -169,7 +194,7 @@ def runs_of(study: Study, folder: Path, base: str | None = None, overrides: Sequ
 
 def _check_model(name: str, arm: StudyArm, config: RunConfig) -> None:
     known = [model.key for model in models_of(config)]
-    if arm.model != DELIVERED and arm.model not in known:
+    if arm.model not in (DELIVERED, WITHOUT, *known):
         close = nearest(arm.model, known)
         raise ConfigError(
             f"arm {name}: the runs of {arm.of} have no model {arm.model!r}; they have: {', '.join(known)}.",

@@ -4,17 +4,18 @@
     Path("study.md").write_text(study_markdown(results, expect=True))
 
 `expect` puts the paper's figure beside ours, with the band in which a model of that accuracy would lie on as many
-problems.
+problems. What a study shows beside that table (parts.py) follows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from selftrain.report.markdown import escaped
 from selftrain.report.text import clean, table
-from selftrain.study.collect import MISSING, PENDING
+from selftrain.study.collect import MISSING, NOT_ASKED, PENDING
+from selftrain.study.parts import parts_of, span
 from selftrain.study.tables import runs_text
 
 Json = Mapping[str, Any]
@@ -22,41 +23,66 @@ Json = Mapping[str, Any]
 
 def study_text(results: Json, *, expect: bool = False) -> str:
     """What is there, a table and the sentences for each test set, and the runs that they come from."""
-    papers = [row["paper"] for test_set in results["sets"] for row in test_set["arms"] if row["paper"] is not None]
-    lines = [_head(results), *_states(results)]
-    lines += ["The paper has no figure for this base model."] if expect and not papers else []
-    expect = expect and bool(papers)
-    for test_set in results["sets"]:
-        lines += ["", _title(test_set)]
+    rows = [row for test_set in results["sets"] for row in test_set["arms"]]
+    known = results["paper_says"] or any(row["paper"] is not None for row in rows)
+    lines = [head(results), *states(results)]
+    lines += ["The paper has no figure for this base model."] if expect and not known else []
+    for test_set in results["sets"] if "table" in results["study"]["show"] else ():
+        lines += ["", title(test_set)]
         header = ["", "right %", "interval", "seeds", "difference", "interval", "verdict"]
-        header += ["paper %", "band"] if expect else []
-        lines += table(header, [[*_cells(row, results), *_paper(row, expect)] for row in test_set["arms"]])
+        header += ["paper %", "band"] if expect and known else []
+        cells = [[*_cells(row, results), *_paper(row, bool(expect and known))] for row in test_set["arms"]]
+        lines += table(header, cells)
         lines += [row["comparison"]["sentence"] for row in test_set["arms"] if row["comparison"]]
-        lines += _by_seed(test_set)
+        lines += by_seed(test_set)
+    for part in parts_of(results):
+        lines += ["", part.title, *table(part.header, [row.cells for row in part.rows]), part.note]
+    lines += ["", results["paper_says"]] if expect and results["paper_says"] else []
     lines += ["", *_sources(results)]
     return "\n".join(clean(line) for line in lines)
 
 
 def study_markdown(results: Json, *, expect: bool = False) -> str:
     """The same as a page: one table, rows are arms, each test set has its columns."""
-    reference, sets = results["study"]["reference"], results["sets"]
-    columns = [column for test_set in sets for column in _columns(test_set, reference, expect)]
     lines = [
         f"# {escaped(results['study']['name'])}", "", *_described(results),
-        *(f"{escaped(line)}\n" for line in (_head(results), *_states(results))),
-        "| arm | " + " | ".join(columns) + " |",
-        "|---|" + "--:|" * len(columns),
+        *(f"{escaped(line)}\n" for line in (head(results), *states(results))),
     ]  # fmt: skip
-    for number, arm in enumerate(results["study"]["arms"]):
-        cells = [cell for test_set in sets for cell in _markdown_cells(test_set["arms"][number], expect)]
-        lines.append(f"| {escaped(arm)} | " + " | ".join(escaped(cell) for cell in cells) + " |")
-    told = [row["comparison"]["sentence"] for test_set in sets for row in test_set["arms"] if row["comparison"]]
-    lines += ["", *(f"- {escaped(line)}" for line in (*told, *(seed for one in sets for seed in _by_seed(one))))]
-    lines += ["", "Runs that the figures come from:", "", *(f"- {escaped(line)}" for line in _sources(results))]
+    if "table" in results["study"]["show"]:
+        lines += [*_markdown_arms(results, expect), "", *(f"- {escaped(line)}" for line in sentences(results)), ""]
+    for part in parts_of(results):
+        lines += [f"## {escaped(part.title)}", "", f"{escaped(part.note)}", ""]
+        lines += [*_markdown_table(part.header, [row.cells for row in part.rows]), ""]
+    lines += [f"{escaped(results['paper_says'])}\n"] if expect and results["paper_says"] else []
+    lines += ["Runs that the figures come from:", "", *(f"- {escaped(line)}" for line in _sources(results))]
     return "\n".join(lines) + "\n"
 
 
-def _head(results: Json) -> str:
+def sentences(results: Json) -> list[str]:
+    """What the intervals say, in words, and each seed's own difference."""
+    sets = results["sets"]
+    told = [row["comparison"]["sentence"] for test_set in sets for row in test_set["arms"] if row["comparison"]]
+    return [*told, *(line for test_set in sets for line in by_seed(test_set))]
+
+
+def _markdown_arms(results: Json, expect: bool) -> list[str]:
+    """The main table: rows are arms, each test set has its columns."""
+    reference, sets = results["study"]["reference"], results["sets"]
+    header = ["arm", *(column for test_set in sets for column in _columns(test_set, reference, expect))]
+    rows = [
+        [arm, *(cell for test_set in sets for cell in _markdown_cells(test_set["arms"][number], expect))]
+        for number, arm in enumerate(results["study"]["arms"])
+    ]
+    return _markdown_table(header, rows)
+
+
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(escaped(cell) for cell in cells) + " |" for cells in (header, *rows)]
+    return [lines[0], "|---|" + "--:|" * (len(header) - 1), *lines[1:]]
+
+
+def head(results: Json) -> str:
+    """The study in a line."""
     study = results["study"]
     done = sum(run["state"] == "finished" for run in results["runs"])
     return (
@@ -66,7 +92,7 @@ def _head(results: Json) -> str:
     )
 
 
-def _states(results: Json) -> Iterator[str]:
+def states(results: Json) -> Iterator[str]:
     """Runs that are not finished, and test sets that some do not have."""
     for run in results["runs"]:
         if run["state"] != "finished":
@@ -77,7 +103,8 @@ def _states(results: Json) -> Iterator[str]:
             yield f"test set {test_set['name']} is missing in {', '.join(test_set['missing_in'])}"
 
 
-def _title(test_set: Json) -> str:
+def title(test_set: Json) -> str:
+    """A test set with its size."""
     groups = f" in {test_set['groups']} groups" if test_set["groups"] else ""
     return f"{test_set['name']} ({test_set['rows']:,} problems{groups})"
 
@@ -86,24 +113,24 @@ def _cells(row: Json, results: Json) -> list[str]:
     """An arm's line in the terminal's table."""
     name = row["arm"] if row["arm"] != results["study"]["reference"] else f"{row['arm']} (reference)"
     mean, against = row["mean"], row["comparison"]
-    ours = [f"{100 * mean['value']:.1f}", _span(mean), str(len(row["runs"]))] if mean else [row["empty"], "", ""]
+    ours = [f"{100 * mean['value']:.1f}", span(mean), str(len(row["runs"]))] if mean else [row["empty"], "", ""]
     if against is None:
-        return [name, *ours, "", "", _why_not(row)]
-    return [name, *ours, f"{100 * against['value']:+.1f}", _span(against, "+"), against["verdict"]]
+        return [name, *ours, "", "", why_not(row)]
+    return [name, *ours, f"{100 * against['value']:+.1f}", span(against, "+"), against["verdict"]]
 
 
 def _columns(test_set: Json, reference: str, expect: bool) -> list[str]:
-    name = escaped(_title(test_set))
-    return [f"{name}, right %", f"against {escaped(reference)}, points", *(["paper %"] if expect else [])]
+    name = title(test_set)
+    return [f"{name}, right %", f"against {reference}, points", *(["paper %"] if expect else [])]
 
 
 def _markdown_cells(row: Json, expect: bool) -> list[str]:
     mean, against = row["mean"], row["comparison"]
     seeds = f"{len(row['runs'])} seed{'s' * (len(row['runs']) != 1)}"
-    ours = f"{100 * mean['value']:.1f} ({_span(mean)}), {seeds}" if mean else row["empty"]
-    theirs = _why_not(row)
+    ours = f"{100 * mean['value']:.1f} ({span(mean)}), {seeds}" if mean else row["empty"]
+    theirs = why_not(row)
     if against is not None:
-        theirs = f"{100 * against['value']:+.1f} ({_span(against, '+')}): {against['verdict']}"
+        theirs = f"{100 * against['value']:+.1f} ({span(against, '+')}): {against['verdict']}"
     paper = " ".join(_paper(row, expect))
     return [ours, theirs, *([paper] if expect else [])]
 
@@ -121,11 +148,7 @@ def _paper(row: Json, expect: bool) -> list[str]:
     return [f"{row['paper']:.1f}", f"{low:.1f} to {high:.1f}" + (", ours is outside" if outside else "")]
 
 
-def _span(figures: Json, sign: str = "") -> str:
-    return f"{100 * figures['low']:{sign}.1f} to {100 * figures['high']:{sign}.1f}"
-
-
-def _by_seed(test_set: Json) -> Iterator[str]:
+def by_seed(test_set: Json) -> Iterator[str]:
     """Each seed's difference, where there are several."""
     for row in test_set["arms"]:
         if row["comparison"] and len(row["comparison"]["by_seed"]) > 1:
@@ -148,7 +171,7 @@ def _described(results: Json) -> list[str]:
     return [f"{escaped(said)}.", ""] if said else []
 
 
-def _why_not(row: Json) -> str:
+def why_not(row: Json) -> str:
     """Why there is no comparison; empty for the reference."""
     why = row["not_compared"]
-    return f"not compared: {why}" if why not in ("", PENDING, MISSING) else str(why)
+    return f"not compared: {why}" if why not in ("", PENDING, MISSING, NOT_ASKED) else str(why)
