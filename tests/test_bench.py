@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from selftrain import api
 from selftrain.bench import Bench, Stopped
@@ -13,6 +15,8 @@ from selftrain.errors import ConfigError, RunError
 from selftrain.progress import Silent
 from selftrain.recipe import load_config
 from selftrain.rundir import RunDir
+from selftrain.sampling.engine import _Loop
+from selftrain.training.sft import SFTObjective
 
 STAGE: dict[str, Any] = {"inputs": {}, "settings": {}, "work": lambda folder: {"done": 1}}
 
@@ -55,3 +59,29 @@ def test_samples_and_an_own_warm_up_model_are_part_of_what_a_run_is(tmp_path: Pa
     for override in ("warmup_model=mine", "data.samples=s.jsonl"):
         with pytest.raises(RunError, match="holds a different run"):
             RunDir.open(tmp_path / "run", load_config("smoke", [override]))
+
+
+def test_what_was_halved_for_want_of_memory_is_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample, loss = _Loop.run, SFTObjective.loss
+
+    def sample_little(loop: _Loop) -> None:
+        if len(loop.slots) > 16:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        sample(loop)
+
+    def train_little(objective: SFTObjective, module: Any, micro_batch: Any) -> Any:
+        if len(micro_batch.items) > 4:
+            raise torch.OutOfMemoryError
+        return loss(objective, module, micro_batch)
+
+    monkeypatch.setattr(_Loop, "run", sample_little)
+    monkeypatch.setattr(SFTObjective, "loss", train_little)
+    out = tmp_path / "run"
+    results = api.run("smoke", ["method=sft", "training.sft.max_steps=1"], out=out, until="0-warmup/sft")
+    told = [(warning["stage"], warning["message"]) for warning in results["warnings"]]
+    sampled = [message for stage, message in told if stage == "0-base/evaluate/made-up"]
+    assert sampled == ["out of memory; going on with 16 slots (set sampling.slots to start there)"]
+    trained = [message for stage, message in told if stage == "0-warmup/sft"]
+    assert "out of memory in step 1; went on with training.micro_batch_tokens=" in trained[-1]
+    with RunDir.open(out, load_config("smoke", ["method=sft", "training.sft.max_steps=1"])) as rundir:
+        assert rundir.figures("0-warmup/sft")["notes"] == trained

@@ -14,6 +14,7 @@ from selftrain import durable
 from selftrain.errors import RunError
 
 SOURCE = Path(__file__).parents[1] / "src"
+AFTER = ["journal.jsonl", "model", "note.json", "shard-0.jsonl"]
 CHANGES = """
 import sys
 from pathlib import Path
@@ -27,6 +28,8 @@ made = durable.temporary_of(folder / "model")
 durable.place(made, folder / "model")
 durable.append(folder / "journal.jsonl", "second")
 durable.remove(folder / "old.txt")
+with durable.whole(folder / "shard-0.jsonl", first_wins=True) as out:
+    out.write(b"rows")
 """
 
 
@@ -58,21 +61,22 @@ def test_what_was_changed_is_there(tmp_path: Path) -> None:
     assert (tmp_path / "note.json").read_bytes() == b"new"
     assert (tmp_path / "model" / "inner" / "config.json").read_bytes() == b"new config"
     assert (tmp_path / "journal.jsonl").read_text() == "first\nto\nsecond\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["journal.jsonl", "model", "note.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == AFTER
 
 
 @pytest.mark.parametrize("fault", ["kill", "power", "fail"])
 def test_at_every_fault_point_all_is_old_or_new_and_can_be_done_again(tmp_path: Path, fault: str) -> None:
     names = points(tmp_path)
-    assert {"fsync note.json", "rename note.json", "fsync model/weights.bin", "rename model", "remove old.txt"} <= {
-        *names
-    }
+    assert {"fsync note.json", "rename note.json", "fsync model/weights.bin", "rename model"} <= {*names}
+    assert {"remove old.txt", "link shard-N.jsonl"} <= {*names}
     for number, name in enumerate(names):
         folder = tmp_path / str(number)
         before(folder)
         done = change(folder, f"{fault}:{name}:{names[: number + 1].count(name)}")
         assert done.returncode == (1 if fault == "fail" else -9), (name, done.stderr)
         assert (folder / "note.json").read_bytes() in (b"old", b"new"), name
+        if (folder / "shard-0.jsonl").exists():
+            assert (folder / "shard-0.jsonl").read_bytes() == b"rows", name
         if (folder / "model").exists():
             weights = (folder / "model" / "weights.bin").read_bytes()
             assert weights in (b"old weights", b"new weights"), name
@@ -81,7 +85,7 @@ def test_at_every_fault_point_all_is_old_or_new_and_can_be_done_again(tmp_path: 
             assert "No space left on device" in done.stderr and "RunError" in done.stderr
         assert change(folder).returncode == 0
         durable.sweep(folder)
-        assert sorted(path.name for path in folder.iterdir()) == ["journal.jsonl", "model", "note.json"], name
+        assert sorted(path.name for path in folder.iterdir()) == AFTER, name
         assert (folder / "model" / "weights.bin").read_bytes() == b"new weights"
 
 
@@ -91,6 +95,15 @@ def test_a_failed_write_leaves_what_was_there_and_no_temporary(tmp_path: Path) -
         out.write(b"half")
         raise ZeroDivisionError
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("kept.txt", b"old")]
+
+
+def test_of_two_the_first_wins_where_that_is_asked(tmp_path: Path) -> None:
+    with durable.whole(tmp_path / "shard", first_wins=True) as slow:
+        slow.write(b"slow")
+        with durable.whole(tmp_path / "shard.other", first_wins=True) as quick:
+            quick.write(b"quick")
+        durable.move(tmp_path / "shard.other", tmp_path / "shard")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("shard", b"quick")]
 
 
 def test_where_nothing_can_be_written_the_reason_is_said(tmp_path: Path) -> None:

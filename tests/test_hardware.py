@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,3 +63,22 @@ def test_memory_and_processors() -> None:
 
 def test_matrix_products_are_timed() -> None:
     assert 1e7 < hardware.matrix_flops("cpu", "fp32", seconds=0.01) < 1e14
+
+
+@pytest.mark.parametrize(
+    "allocate",
+    [lambda: torch.empty(1 << 50), lambda: mmap.mmap(-1, 1 << 50), lambda: bytearray(1 << 62)],
+    ids=["torch", "mmap", "python"],
+)
+def test_memory_that_runs_out_is_known_whoever_asked_for_it(allocate: Callable[[], Any]) -> None:
+    with pytest.raises((RuntimeError, OSError, MemoryError)) as caught:
+        allocate()
+    assert hardware.is_out_of_memory(caught.value)
+    assert hardware.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), OSError(errno.ENOSPC, "No space"), ValueError("DefaultCPUAllocator")]
+)
+def test_other_errors_are_none_of_memory(error: Exception) -> None:
+    assert not hardware.is_out_of_memory(error)

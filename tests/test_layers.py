@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1] / "src" / "selftrain"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "cli", "studycommand", "subcommands"),
     (
-        "api", "datacheck", "doctor", "evaluate", "export", "init", "inityaml", "lengths", "plan", "processor", "push",
-        "samplefile", "samplejob", "sampletable", "study", "terminal", "use",
+        "api", "datacheck", "doctor", "evaluate", "export", "init", "inityaml", "isolate", "lengths", "plan",
+        "processor", "push", "samplefile", "samplejob", "sampletable", "study", "terminal", "use",
     ),
     ("runner",),
     ("loop",),

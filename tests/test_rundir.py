@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -222,6 +223,34 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path, config: R
 def test_two_processes_do_not_share_a_folder(tmp_path: Path, config: RunConfig) -> None:
     with RunDir.open(tmp_path / "run", config), pytest.raises(RunError, match="in use by process"):
         RunDir.open(tmp_path / "run", config)
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from selftrain.recipe import load_config
+from selftrain.rundir import RunDir
+with RunDir.open(Path(sys.argv[1]), load_config("smoke")):
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_the_second_of_two_processes_is_told_of_the_first_and_takes_over_once_it_is_dead(
+    tmp_path: Path, config: RunConfig
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as first:
+        assert first.stdout is not None and first.stdout.readline() == b"open\n"
+        with pytest.raises(RunError, match=rf"is in use by process {first.pid}\."):
+            RunDir.open(tmp_path / "run", config)
+        second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert second.returncode == 1 and f"is in use by process {first.pid}." in second.stderr
+        first.kill()
+    assert (tmp_path / "run/.lock").read_text() == str(first.pid), "the lock of a dead process lies there"
+    with RunDir.open(tmp_path / "run", config) as run:
+        assert (run.path / ".lock").read_text() == str(os.getpid())
 
 
 def test_run_control_is_no_part_of_the_identity(config: RunConfig) -> None:

@@ -193,7 +193,7 @@ def cut_off(monkeypatch: pytest.MonkeyPatch, model: str, data: str | Sequence[st
         with pytest.raises(KeyboardInterrupt):
             small(model, data, out)
     assert not out.exists()
-    assert len(list(Path(f"{out}.parts").rglob("shard-*.seal.json"))) == 1
+    assert len(list(Path(f"{out}.parts").rglob("shard-*.jsonl"))) == 1
 
 
 CHANGED: list[tuple[dict[str, Any], str]] = [
@@ -237,14 +237,14 @@ def test_another_model_or_other_data_are_refused(
 
 
 def test_killed_it_goes_on_and_ends_bitwise_equal(llama: str, tmp_path: Path, write: Callable[..., str]) -> None:
-    """SIGKILL as the second of five shards is sealed; the next start is in this process."""
+    """SIGKILL as the second of five shards is there; the next start is in this process."""
     data = write("mine", *({"question": f"{n} pens and {n % 7} more?", "answer": n + n % 7} for n in range(160)))
     out, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
     settings: dict[str, Any] = {"samples": 2, "slots": 8, "max_new_tokens": 40}
     sample(llama, data, whole, **settings)
     options = ["--data", data, "-k", "2", "--slots", "8", "--max-new-tokens", "40", "--out", str(out)]
     shards = tmp_path / "out.jsonl.parts/mine/shards"
-    kill_at(shards / "shard-00001.seal.json", ["sample", llama, *options])
+    kill_at(shards / "shard-00001.jsonl", ["sample", llama, *options])
     assert not out.exists()
     resumed = sample(llama, data, out, **settings)
     assert 0 < resumed.drawn["mine"].completions <= 3 * 64, "finished shards are kept"

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.config import RunConfig
-from selftrain.errors import RunError
+from selftrain.errors import ConfigError, RunError
 from selftrain.hardware import free_disk_bytes
+from selftrain.identity import flattened
 from selftrain.processes import join
 from selftrain.progress import Progress, Silent
 from selftrain.recipe import load_config
@@ -42,6 +43,7 @@ def run(
         config = load_config(str(config), overrides)
     from selftrain.report.expected import stages_beyond
 
+    check_secrets(config)
     beyond = stages_beyond(config, until) if until is not None else frozenset[str]()
     folder = Path(out) if out is not None else Path("runs") / config.name
     team = join()
@@ -65,15 +67,32 @@ def run(
     check_sharding(config.training, team.size)
     check_trackers(config.training.trackers)
 
+    from selftrain.isolate import Apart, is_isolated
     from selftrain.report.write import write_report
     from selftrain.runner import Runner
     from selftrain.sharing import open_beside
 
+    isolated = is_isolated(config, team.size)
     with open_beside(siblings, folder, config, team) as rundir:
-        Runner(config, rundir, progress, beyond).run()
+        runner = Runner(config, rundir, progress, beyond)
+        if isolated:
+            runner.bench.apart = Apart(rundir, progress)
+        runner.run()
         results = write_report(folder) if team.is_main else {}
         team.wait()
         return results
+
+
+def check_secrets(config: RunConfig) -> None:
+    """Refuse a configuration that holds a secret: it is written into the run folder, and that is made to be shown."""
+    from selftrain.report.text import without_secrets
+
+    for name, value in flattened(config.model_dump(mode="json")):
+        if without_secrets(str(value)) != str(value):
+            raise ConfigError(
+                f"{name} holds a password, a token, or the value of a variable that is called one.",
+                "Take it out: everyone who sees the run folder or its report would see it.",
+            )
 
 
 def check_disk(folder: Path, needed_gb: float) -> None:

@@ -7,7 +7,7 @@ weights) and of the settings that it reads. Stages in `beyond` are not begun: `S
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from selftrain.progress import Progress
 from selftrain.prompts import Codec
 from selftrain.rundir import Figures, RunDir, StageResult, Work
 from selftrain.sampling.vllm_support import check_model
-from selftrain.stagefolder import file_digest
+from selftrain.stagefolder import file_digest, read_manifest
 from selftrain.stages.brought import EXPECTED_FILE, run_brought
 from selftrain.stages.data import load_sets, run_data
 
@@ -44,6 +44,7 @@ class Bench:
         self.config, self.rundir, self.progress, self.beyond = config, rundir, progress, beyond
         self.models = ModelStore(config, rundir, progress)
         self.peak_flops: float | None = None  # of matrix products, before the stage at hand; the main process's alone
+        self.apart: Callable[[str], Figures] | None = None  # does a stage's work in a process of its own (isolate.py)
 
     def prepare(self) -> None:
         """Weights, codec, the sets of problems, and the samples made elsewhere."""
@@ -81,10 +82,14 @@ class Bench:
         spec = self.config.data.samples
         if spec is None:
             return None
-        file = open_path(spec.path, EXPECTED_FILE)
+        file, made = Path(spec.path).expanduser(), read_manifest(self.rundir.path / BROUGHT)
+        if made is None or file.exists():
+            digest = file_digest(open_path(spec.path, EXPECTED_FILE))
+        else:  # the run was moved to where the file is not; its rows are in the stage
+            digest = made["inputs"]["file"]
         result = self.stage(
             BROUGHT,
-            inputs={"data": self.data_digest, "file": file_digest(file)},
+            inputs={"data": self.data_digest, "file": digest},
             settings={},
             work=lambda folder: run_brought(
                 folder, file, self.sets.questions, codec=self.codec, progress=self.progress
@@ -126,6 +131,8 @@ class Bench:
         """
 
         def timed(folder: Path) -> Figures:
+            if together and self.apart is not None:
+                return self.apart(name)
             if together and self.rundir.team.is_main:
                 self.peak_flops = matrix_flops(self.models.device, self.models.precision)
                 self.rundir.journal("speed", stage=name, flops=round(self.peak_flops))

@@ -1,17 +1,18 @@
 """Changes to files that last: whole or not at all, and on the disk when the call returns.
 
     write(path, content)                       a file
-    with whole(path) as out: out.write(...)    a file, piece by piece
+    with whole(path) as out: out.write(...)    a file, piece by piece; with first_wins, unless one is there
     place(temporary, target)                   a folder that was made under another name
     move(source, target)                       another name for what is on the disk
     remove(path)                               a file or folder: gone at once under its name
     append(path, line)                         a line behind what is there
     sweep(folder)                              removes what killed processes left behind
+    with explained(path): ...                  another change, whose failure is told of in the same way
 
 What cannot be written (disk full, no permission) is a `RunError`, and what was there before stays as it was.
 Temporaries are called `.NAME.PID.tmp`, lie beside their target, and are never read.
 
-Every fsync, rename and removal is a fault point, named by what it does to which file, digits as N ("rename
+Every fsync, rename, link and removal is a fault point, named by what it does to which file, digits as N ("rename
 manifest.json", "fsync shard-N.jsonl"). Tests set SELFTRAIN_FAULTS: `record:FILE` notes each point in FILE,
 `kill:POINT:K` kills the process at the K-th of that name, `fail:POINT:K` lets it fail as on a full disk, and
 `power:POINT:K` kills it and first empties what was written and is not on the disk yet, as a power cut may.
@@ -48,22 +49,24 @@ def write(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
+def whole(path: Path, *, first_wins: bool = False) -> Iterator[BinaryIO]:
     """A file to write, which takes its name at the end; an error leaves what was there.
+
+    With `first_wins` it does not take the name of a file that is there by then.
 
     Raises:
         RunError: see `write`.
     """
     temporary = temporary_of(path)
     try:
-        with _explained(path):
+        with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as out:
                 _pending.add(temporary)
                 yield out
                 out.flush()
                 _fsync(out.fileno(), temporary, path.name)
-            move(temporary, path)
+            (_publish if first_wins else move)(temporary, path)
     finally:
         _pending.discard(temporary)
         with contextlib.suppress(OSError):
@@ -76,9 +79,9 @@ def place(temporary: Path, target: Path) -> None:
     Raises:
         RunError: see `write`.
     """
-    with _explained(target):
+    with explained(target):
         files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
-        _pending.update(files)
+        _pending.update(file for file in files if file.stat().st_nlink == 1)  # another name of a file: it is there
         for file in files:
             _fsync_path(file, f"{target.name}/{file.name}")
         for folder in (*(path for path in sorted(temporary.rglob("*")) if path.is_dir()), temporary):
@@ -94,7 +97,7 @@ def move(source: Path, target: Path) -> None:
     Raises:
         RunError: it cannot be renamed.
     """
-    with _explained(target):
+    with explained(target):
         _point("rename", target.name)
         os.replace(source, target)
         _fsync_folder(target.parent)
@@ -102,7 +105,7 @@ def move(source: Path, target: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file or folder, if it is there: first its name, at once, then what it holds."""
-    with _explained(path):
+    with explained(path):
         _delete(_set_aside(path))
 
 
@@ -112,7 +115,7 @@ def append(path: Path, line: str) -> None:
     Raises:
         RunError: see `write`.
     """
-    with _explained(path), path.open("ab+") as out:
+    with explained(path), path.open("ab+") as out:
         if out.tell() and _last_byte(out) != b"\n":
             line = f"\n{line}"
         out.write(f"{line}\n".encode(errors="backslashreplace"))
@@ -141,6 +144,19 @@ def temporary_of(path: Path) -> Path:
 def is_temporary(path: Path) -> bool:
     """Whether a path is a temporary of ours."""
     return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def _publish(source: Path, target: Path) -> None:
+    """Give a file its name unless there is one of that name: of two writers the first wins."""
+    _point("link", target.name)
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return
+    except OSError:  # a disk without hard links, or a full one
+        if not target.exists():
+            os.replace(source, target)
+    _fsync_folder(target.parent)
 
 
 def _process_of(name: str) -> int:
@@ -181,7 +197,8 @@ def _last_byte(stream: BinaryIO) -> bytes:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """An OSError within is a RunError that names the file, and what to do about a full disk or a missing right."""
     try:
         yield
     except OSError as error:

@@ -7,6 +7,7 @@ torch is imported where it is needed, never at import.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import shutil
@@ -21,6 +22,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 _MEMINFO = Path("/proc/meminfo")
 # x86: AVX-512 or AMX dot products in bf16; Arm: the BF16 extension.
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "MPS backend out of memory")  # in the words of torch's RuntimeErrors
 
 
 def default_device() -> Device:
@@ -76,6 +78,17 @@ def matrix_flops(device: str, precision: str, seconds: float = 0.1) -> float:
         float(torch.mm(left, right)[0, 0])  # waits for the device
         count += 1
     return count * 2.0 * size**3 / passed
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: a GPU's, or main memory, which torch tells of by a RuntimeError of its allocator."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def num_cpus() -> int:

@@ -12,24 +12,25 @@ from selftrain.config import RunConfig
 
 RUN_CONTROL = (
     "name", "description", "baselines", "checkpoints", "compute.device", "compute.threads", "compute.compile",
-    "compute.min_free_disk_gb", "training.micro_batch_tokens", "training.layout", "training.gradient_checkpointing",
-    "training.checkpoint_every_s", "training.trackers", "training.sharded",
+    "compute.min_free_disk_gb", "compute.isolation", "training.micro_batch_tokens", "training.layout",
+    "training.gradient_checkpointing", "training.checkpoint_every_s", "training.trackers", "training.sharded",
 )  # fmt: skip
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """What a run is: its configuration without run control, flattened to dotted keys."""
-    flat = dict(_flatten(config.model_dump(mode="json")))
+    flat = dict(flattened(config.model_dump(mode="json")))
     return {key: value for key, value in flat.items() if not key.startswith(RUN_CONTROL)}
 
 
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Plain values of sections within sections, each with its dotted key."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+            yield from flattened(inner, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(value, list) and value and isinstance(value[0], dict):
         for number, inner in enumerate(value):
-            yield from _flatten(inner, f"{prefix}.{number}")
+            yield from flattened(inner, f"{prefix}.{number}")
     else:
         yield prefix, value
 

@@ -9,9 +9,10 @@ remote code runs only when asked for. Training's forwards are in `forwards.py`, 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,16 +160,17 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def save_model(model: LanguageModel, path: Path, state: dict[str, Tensor] | None = None) -> str:
-    """Save as a plain transformers folder, whole or not at all. Returns the digest of the weights.
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Where to write a model's folder, which takes its name at the end: whole or not at all.
 
-    `state` stands for the module's own weights, where these are elsewhere.
+    Raises:
+        RunError: it cannot be written; what was there is there still.
     """
     temporary = durable.temporary_of(path)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        model.module.save_pretrained(temporary, state_dict=state)  # type: ignore[operator]
-        model.tokenizer.save_pretrained(temporary)
+        yield temporary
         durable.place(temporary, path)
     except (OSError, SafetensorError) as error:
         raise RunError(
@@ -176,6 +178,16 @@ def save_model(model: LanguageModel, path: Path, state: dict[str, Tensor] | None
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_model(model: LanguageModel, path: Path, state: dict[str, Tensor] | None = None) -> str:
+    """Save as a plain transformers folder, whole or not at all. Returns the digest of the weights.
+
+    `state` stands for the module's own weights, where these are elsewhere.
+    """
+    with written(path) as temporary:
+        model.module.save_pretrained(temporary, state_dict=state)  # type: ignore[operator]
+        model.tokenizer.save_pretrained(temporary)
     return weights_digest(path)
 
 

@@ -15,7 +15,7 @@ from selftrain.card import write_card
 from selftrain.config import RunConfig
 from selftrain.errors import ModelError, RunError
 from selftrain.hardware import default_device, default_precision
-from selftrain.models import LanguageModel, config_is_encoder_decoder, load_model, load_tokenizer
+from selftrain.models import LanguageModel, config_is_encoder_decoder, load_model, load_tokenizer, written
 from selftrain.progress import Progress
 from selftrain.rundir import RunDir
 from selftrain.stagefolder import read_json, write_json
@@ -104,9 +104,8 @@ class ModelStore:
         if folder.is_dir() and known is not None and weights_digest(folder) != known["digest"]:
             durable.remove(folder)  # damaged; the same seed makes the same again
         if not folder.is_dir():
-            temporary = durable.temporary_of(folder)
-            make_toy(self.config.model, temporary, self.config.seed)
-            durable.place(temporary, folder)
+            with written(folder) as temporary:
+                make_toy(self.config.model, temporary, self.config.seed)
         digest = weights_digest(folder)
         if known is None and self.rundir.team.is_main:
             write_json(note, {"path": str(folder.absolute()), "digest": digest})
@@ -173,12 +172,9 @@ class ModelStore:
         self.restore(model)
         if not self.rundir.team.is_main:
             return
-        target = self.rundir.path / "model"
-        temporary = durable.temporary_of(target)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(model.path, temporary, copy_function=durable.link_or_copy)
-        write_card(temporary, self.config, model.digest, style)
-        durable.place(temporary, target)
+        with written(self.rundir.path / "model") as temporary:
+            shutil.copytree(model.path, temporary, copy_function=durable.link_or_copy)
+            write_card(temporary, self.config, model.digest, style)
         self.rundir.journal("delivered", stage=model.stage, digest=model.digest)
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from selftrain.errors import RunError
 
+OFFLINE = "SELFTRAIN_OFFLINE"  # for children of ours, which refuse connections by themselves
 VARIABLES = {
     "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PIP_NO_INDEX": "1",
-    "UV_OFFLINE": "1", "WANDB_MODE": "offline", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
+    "UV_OFFLINE": "1", OFFLINE: "1", "WANDB_MODE": "offline", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
 }  # fmt: skip
 HERE = ("localhost", "127.", "::1", "0.0.0.0")
 

@@ -26,7 +26,7 @@ from typing import Any
 from selftrain import durable
 from selftrain.errors import RunError, listed
 from selftrain.records import write_jsonl
-from selftrain.rundir import take_lock
+from selftrain.rundir import LOCK, take_lock
 from selftrain.stagefolder import file_digest, read_json, write_json
 
 STARTED = "started.json"
@@ -121,7 +121,7 @@ class OutFile:
         if not self.parts.is_dir():
             return False
         return _identity(self.parts / STARTED) is not None or all(
-            entry.name == ".lock" or entry.suffix == ".tmp" for entry in self.parts.iterdir()
+            entry.name == LOCK or entry.suffix == ".tmp" for entry in self.parts.iterdir()
         )
 
     def _remove_parts(self) -> None:

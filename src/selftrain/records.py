@@ -165,12 +165,17 @@ def _value(hint: Any, value: Any) -> Any:
     return value
 
 
+def as_line(record: Any) -> bytes:
+    """A record as a line of JSON, in ASCII."""
+    return json.dumps(to_dict(record), separators=(",", ":")).encode("ascii") + b"\n"
+
+
 def write_jsonl(path: Path, records: Iterable[Any]) -> int:
     """Write records one a line, atomically (temporary file, fsync, rename). Returns the count."""
     count = 0
     with durable.whole(path) as out:
         for record in records:
-            out.write(json.dumps(to_dict(record), separators=(",", ":")).encode("ascii") + b"\n")
+            out.write(as_line(record))
             count += 1
     return count
 

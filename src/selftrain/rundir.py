@@ -47,6 +47,7 @@ from selftrain.stagefolder import (
 )  # fmt: skip
 
 READING = ("data", "samples")  # stages that read files, and ask no model
+LOCK = ".lock"
 Figures = dict[str, Any]
 Work = Callable[[Path], Figures]
 
@@ -67,7 +68,7 @@ class RunDir:
     """One run folder, locked while it is open. Of a team's processes only the main one writes to it."""
 
     def __init__(self, path: Path, lock: int | None, config: RunConfig, team: Team, changed: str = "") -> None:
-        self.path, self._lock, self.config, self.team = path, lock, config, team
+        self.path, self.lock, self.config, self.team = path, lock, config, team
         self.changed = changed  # of the code, since the last start
 
     @classmethod
@@ -79,7 +80,8 @@ class RunDir:
         """
         lock, changed = None, ""
         if team.is_main:
-            path.mkdir(parents=True, exist_ok=True)
+            with durable.explained(path):
+                path.mkdir(parents=True, exist_ok=True)
             lock = take_lock(path)
             try:
                 durable.sweep(path)
@@ -94,8 +96,8 @@ class RunDir:
 
     def close(self) -> None:
         """Let other processes in."""
-        if self._lock is not None:
-            os.close(self._lock)
+        if self.lock is not None:
+            os.close(self.lock)
 
     def __enter__(self) -> RunDir:
         return self
@@ -232,9 +234,10 @@ def take_lock(path: Path) -> int:
     """Hold a folder for this process; the open lock file's descriptor.
 
     Raises:
-        RunError: another process holds it.
+        RunError: another process holds it, or nothing can be written there.
     """
-    lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    with durable.explained(path / LOCK):
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -243,8 +246,13 @@ def take_lock(path: Path) -> int:
         raise RunError(
             f"{path} is in use by process {owner}.", "Wait for it, stop it, or choose another folder with --out."
         ) from error
-    os.ftruncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
+    try:
+        with durable.explained(path / LOCK):
+            os.ftruncate(lock, 0)
+            os.write(lock, str(os.getpid()).encode())
+    except RunError:
+        os.close(lock)
+        raise
     return lock
 
 
@@ -255,7 +263,7 @@ def _check_identity(path: Path, config: RunConfig) -> str:
     """
     mine, code = identity(config), code_digests()
     known = read_json(path / "run.json")
-    if known is None and any(entry.name != ".lock" and not durable.is_temporary(entry) for entry in path.iterdir()):
+    if known is None and any(entry.name != LOCK and not durable.is_temporary(entry) for entry in path.iterdir()):
         raise RunError(f"{path} is not empty and holds no run.", "Choose another folder with --out.")
     if known is not None and not (isinstance(known, dict) and isinstance(known.get("identity"), dict)):
         raise RunError(f"{path / 'run.json'} is damaged.", "Bring it back, or choose another folder with --out.")

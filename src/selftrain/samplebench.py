@@ -133,5 +133,5 @@ class SampleBench(Bench):
             return opened.enter_context(sampler)
         return Engine(
             self.models.open_to_sample(model), num_slots=self.config.sampling.slots, style=self.codec.style,
-            tables=self.codec.tables, say=self.progress.say,
+            tables=self.codec.tables, say=self.progress.say, warn=lambda message: self.warn(message, plan.stage),
         )  # fmt: skip

@@ -62,7 +62,7 @@ def resolve(model: str, *, cache_dir: Path | None = None, offline: bool = False,
     """
     cache = cache_dir or default_cache()
     offline = offline or model_hub.switched_off()
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))  # of a name like "~b" without such a user it stays as it is
     if model == SMOLLM2:
         path, source = _smollm2(cache, offline, say)
     elif folder.is_dir():
@@ -76,7 +76,7 @@ def find_local(model: str, *, cache_dir: Path | None = None) -> Path | None:
     """The folder of a model that is on this machine already, else None. Asks no network."""
     if model == SMOLLM2:
         return model_hub.cached(SMOLLM2_REPO, usable) or _converted(cache_dir or default_cache())
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))  # of a name like "~b" without such a user it stays as it is
     if folder.is_dir():
         return folder if usable(folder) else None
     return model_hub.cached(model, usable)

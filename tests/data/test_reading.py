@@ -11,6 +11,7 @@ import pytest
 from selftrain.data import reading
 from selftrain.data.reading import MAX_LINE_BYTES, open_path, read_rows
 from selftrain.errors import DataError
+from selftrain.weights import find_local
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -62,6 +63,10 @@ def test_csv_with_a_line_break_inside_quotes(tmp_path: Path) -> None:
         ("a.csv", "q,a\n1,2\n1,2,3\n", "line 3: expected 2 columns as in the header, got 3"),
         ("a.csv", 'q,a\n"1,2\n', "not CSV"),
         ("a.csv", "q,a\n", "expected rows, got none"),
+        ("a.csv", "q, a,q,,\n1,2,3,,\n", "line 1: the header names q twice"),
+        ("a.jsonl", '{"q": "one?"}\n'.encode("utf-16"), "line 1: expected UTF-8"),
+        ("a.json", '[{"q": "one?"}]'.encode("utf-16"), "line 1: expected UTF-8"),
+        ("a.csv", "q,a\n\xe9t\xe9?,3\n".encode("latin-1"), "line 2: expected UTF-8"),
     ],
 )
 def test_broken_files_are_named_by_line(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:
@@ -69,6 +74,12 @@ def test_broken_files_are_named_by_line(tmp_path: Path, name: str, content: str 
         read_rows(write(tmp_path, name, content))
     assert said in caught.value.message
     assert len(caught.value.message) < 400
+
+
+def test_a_tilde_of_no_user_is_part_of_a_name() -> None:
+    with pytest.raises(DataError, match="no such file"):
+        open_path("~0/rows.jsonl", "problems")
+    assert find_local("~0/model") is None
 
 
 def test_missing_empty_and_folder(tmp_path: Path) -> None:
@@ -113,3 +124,32 @@ def test_parquet_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(DataError, match="needs the package `pyarrow`") as caught:
         read_rows(write(tmp_path, "a.parquet", "PAR1"))
     assert "selftrain[hub]" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "said"),
+    [
+        ("a.jsonl", '{"q": "one?"}\n{"q": "', "line 2: longer than 1000000 bytes"),
+        ("a.csv", "q,a\n", "line 2: longer than 1000000 bytes"),
+        ("a.json", '[{"q": "', "a JSON list of 100000001 bytes; at most 100000000 are read"),
+    ],
+)
+def test_a_hundred_megabytes_in_one_line_are_refused(tmp_path: Path, name: str, start: str, said: str) -> None:
+    path = write(tmp_path, name, start)
+    with path.open("ab") as stream:
+        stream.truncate(100_000_001)  # takes no room on the disk
+    with pytest.raises(DataError, match=said):
+        read_rows(path)
+
+
+def test_a_long_list_is_to_be_written_as_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_LIST_BYTES", 30)
+    content = '\ufeff \n[{"q": "one?"}, {"q": 2}]'
+    path = write(tmp_path, "a.json", content)
+    assert path.stat().st_size == 30
+    assert [row.values["q"] for row in read_rows(path)] == ["one?", 2]
+    with pytest.raises(DataError, match=r"a JSON list of 31 bytes; at most 30 are read\.") as caught:
+        read_rows(write(tmp_path, "a.json", content + " "))
+    assert "as JSON lines, one object a line" in str(caught.value.hint)
+    lines = write(tmp_path, "b.json", '{"q": "one?"}\n{"q": 2}\n{"q": "three?"}\n')
+    assert len(read_rows(lines)) == 3, "lines may be longer, whatever the file is called"

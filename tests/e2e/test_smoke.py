@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,7 @@ from selftrain.records import Completion, Example, Pair, read_jsonl
 from selftrain.training.losses import token_log_probs
 from selftrain.weights import weights_digest
 
-KILLS = 10
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
-Start = Callable[..., "subprocess.Popen[bytes]"]
 Fingerprint = Callable[[Path], dict[str, str]]
 
 
@@ -98,27 +94,6 @@ def test_running_it_again_does_nothing(smoke: Path, cli: Cli, fingerprint: Finge
     starts = (smoke / "journal.jsonl").read_text().count('"stage-start"')
     assert starts == len(list(smoke.rglob("manifest.json")))
     assert fingerprint(smoke) == before
-
-
-def test_killed_at_random_moments_it_ends_bitwise_equal(
-    smoke: Path, tmp_path: Path, cli: Cli, start: Start, fingerprint: Fingerprint
-) -> None:
-    out = tmp_path / "killed"
-    arguments = ("run", "smoke", "baselines=[st, sft-matched]", "training.checkpoint_every_s=0.5", "--out", str(out))
-    moments = random.Random(7)
-    for _ in range(KILLS):
-        process = start(*arguments)
-        deadline = time.monotonic() + 60
-        lock = out / ".lock"
-        while not lock.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(moments.uniform(1.0, 12.0))
-        process.kill()
-        process.wait()
-    done = cli(*arguments)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert fingerprint(out) == fingerprint(smoke)
-    shutil.rmtree(out)
 
 
 def test_a_changed_sample_changes_the_recomputed_accuracy(smoke: Path, tmp_path: Path, cli: Cli) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 import shutil
 import sys
@@ -116,6 +117,24 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_gradient(
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=5e-4, msg=name)
 
 
+def test_out_of_memory_in_a_pass_without_gradient_halves_too(
+    family: Any, pairs: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Main memory that runs out while the reference is measured: the same figures and weights as with room."""
+    results = []
+    no_room = functools.partial(RuntimeError, "[enforce fail] DefaultCPUAllocator: can't allocate memory")
+    for room in (math.inf, 90):
+        module, objective = family.model(), family.dpo(pairs, 4000)
+        monkeypatch.setattr(objective, "log_probs", _with_room(objective.log_probs, room, error=no_room))
+        results.append((fit(module, objective, folder=tmp_path / str(room)), _weights(module)))
+    (roomy, expected), (tight, found) = results
+    assert roomy.notes == ()
+    assert "out of memory in a pass without gradient" in tight.notes[0] and "=2000" in tight.notes[0]
+    assert tight.final == pytest.approx(roomy.final, rel=1e-3, abs=1e-4)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=5e-4, msg=name)
+
+
 def test_memory_that_holds_no_row_is_an_error_not_a_loop(family: Any, examples: list[Example], tmp_path: Path) -> None:
     objective = family.sft(examples)
     objective.loss = _with_room(objective.loss, 1, alone=True)
@@ -123,13 +142,18 @@ def test_memory_that_holds_no_row_is_an_error_not_a_loop(family: Any, examples: 
         fit(family.model(), objective, folder=tmp_path)
 
 
-def _with_room(loss: Callable[..., Any], tokens: float, alone: bool = False) -> Callable[..., Any]:
+def _with_room(
+    loss: Callable[..., Any],
+    tokens: float,
+    alone: bool = False,
+    error: Callable[[], Exception] = torch.OutOfMemoryError,
+) -> Callable[..., Any]:
     """A loss for which memory runs out beyond so many tokens, after its forward."""
 
     def limited(module: nn.Module, micro_batch: MicroBatch) -> Any:
         found = loss(module, micro_batch)
         if micro_batch.padded_tokens > tokens and (alone or len(micro_batch.items) > 1):
-            raise torch.OutOfMemoryError("no room")
+            raise error()
         return found
 
     return limited

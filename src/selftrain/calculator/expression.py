@@ -156,7 +156,7 @@ class _Parser:
             value = self.signed(depth + 1)
             return -value if sign == "-" else value
         value = self.operand(depth)
-        return value / 100 if self.take("%") else value
+        return _apply("/", value, Fraction(100)) if self.take("%") else value
 
     def operand(self, depth: int) -> Fraction:
         if self.take("("):

@@ -129,6 +129,11 @@ class ComputeConfig(Section):
     compile: bool = Field(
         False, description="compile the layers for training: for long ones on a GPU; 20 to 40 s at its first step"
     )
+    isolation: Literal["auto", "none", "process"] = Field(
+        "auto",
+        description="process: each stage that samples or trains in a process of its own; auto: so on cuda, unless a "
+        "launcher started several (ours)",
+    )
     trust_remote_code: bool = Field(False, description="run code that a hub model brings; only if you trust it")
     min_free_disk_gb: float = Field(2.0, ge=0, description="free disk needed at the start, GB")
 

@@ -8,17 +8,21 @@ Parquet needs pyarrow, which the extra `hub` brings. Leaves out: compressed file
 
 from __future__ import annotations
 
+import codecs
+import collections
 import csv
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from selftrain.errors import DataError
+from selftrain.errors import DataError, listed
 
 MAX_LINE_BYTES = 1_000_000
 MAX_FILE_BYTES = 1_000_000_000
+MAX_LIST_BYTES = 100_000_000  # of a JSON list, which is read in one piece and takes several times that in memory
 MAX_TEXT_CHARS = 100_000
 PARQUET_BATCH_ROWS = 256
 
@@ -60,7 +64,7 @@ def open_path(path: str, expected: str) -> Path:
     Raises:
         DataError: it is not, or is no file; `expected` says what should stand there.
     """
-    found = Path(path).expanduser()
+    found = Path(os.path.expanduser(path))  # which leaves the ~ of no user, where Path raises
     if not found.exists():
         raise DataError(
             f"{path}: expected {expected}, but there is no such file.",
@@ -81,7 +85,7 @@ def read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise _unreadable(path, error) from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -98,7 +102,7 @@ def read_rows(path: Path) -> list[Row]:
         rows = list(_csv_rows(path))
     elif path.suffix.lower() == ".parquet":
         rows = list(_parquet_rows(path))
-    elif path.suffix.lower() == ".json" and read_text(path).lstrip().startswith("["):
+    elif path.suffix.lower() == ".json" and _starts_list(path):
         rows = _list_rows(path)
     else:
         rows = list(_json_line_rows(path))
@@ -121,7 +125,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 except UnicodeDecodeError as error:
                     raise _not_utf8(path, number) from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read ({error.strerror}).")
 
 
 def _not_utf8(path: Path, number: int) -> DataError:
@@ -135,7 +143,21 @@ def _json_line_rows(path: Path) -> Iterator[Row]:
             yield Row(where, str(number), _object(_parsed(line, where, is_line=True), where))
 
 
+def _starts_list(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(1000).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
 def _list_rows(path: Path) -> list[Row]:
+    size = path.stat().st_size
+    if size > MAX_LIST_BYTES:
+        raise DataError(
+            f"{path}: a JSON list of {size} bytes; at most {MAX_LIST_BYTES} are read.",
+            f"Write it as JSON lines, one object a line, of which {MAX_FILE_BYTES} bytes are read.",
+        )
     items = _parsed(read_text(path), str(path), is_line=False)
     places = [f"{path}, row {number}" for number in range(1, len(items) + 1)]
     return [
@@ -154,6 +176,9 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                 continue
             if header is None:
                 header = [name.strip() for name in cells]
+                twice = [name[:80] for name, count in collections.Counter(header).items() if name and count > 1]
+                if twice:
+                    raise DataError(f"{where}: the header names {listed(twice, 5)} twice.", "Rename one of them.")
                 continue
             if len(cells) != len(header):
                 raise DataError(f"{where}: expected {len(header)} columns as in the header, got {len(cells)}.")

@@ -26,6 +26,7 @@ from torch import Tensor
 from selftrain.calculator.annotation import Style
 from selftrain.calculator.forcing import Forcer, ForcingTables, build_tables
 from selftrain.errors import ConfigError
+from selftrain.hardware import is_out_of_memory
 from selftrain.models import LanguageModel, max_positions
 from selftrain.sampling.base import Generated, OnFinished, Request, SamplingParams
 from selftrain.sampling.bodies import PREFILL_TOKENS, Body
@@ -53,11 +54,11 @@ class Engine:
 
     Args:
         model: in evaluation mode; its projections are fused in place where it has a fast path.
-        num_slots: rows decoded at once, or "auto" (see `paths.auto_slots`); halved, and said, where a GPU's memory
-            does not hold them.
+        num_slots: rows decoded at once, or "auto" (see `paths.auto_slots`); halved where memory does not hold them.
         style: writing of annotations.
         tables: of the tokenizer, where they are known already.
-        say: hears what a user should know: fewer slots, or the slow path and why.
+        say: hears what a user should know: the slow path and why.
+        warn: hears of fewer slots; by default `say` does.
     """
 
     def __init__(
@@ -68,12 +69,13 @@ class Engine:
         style: Style,
         tables: ForcingTables | None = None,
         say: Callable[[str], None] = lambda _: None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self.model = model
         self.num_slots = num_slots
         self.tables = tables or build_tables(model.tokenizer, style)
         self.forcer = Forcer(self.tables)
-        self.say = say
+        self.say, self.warn = say, warn or say
         self._kept: tuple[Shape, Body] | None = None
 
     @torch.inference_mode()
@@ -94,9 +96,10 @@ class Engine:
             try:
                 _Loop(self, shape, waiting, params, finished, on_finished).run()
                 break
-            except torch.OutOfMemoryError:
-                pass  # the rows in flight are freed with the exception
-            self._halve(shape.num_slots)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._halve(shape.num_slots)  # the rows in flight are freed with the exception
         return [finished[index] for index in range(len(requests))]
 
     def shape(self, requests: Sequence[Request], params: SamplingParams) -> Shape:
@@ -157,7 +160,7 @@ class Engine:
                 "Lower sampling.max_new_tokens, or take a smaller model.",
             )
         self.num_slots, self._kept = num_slots // 2, None
-        self.say(f"out of memory; going on with {self.num_slots} slots (set sampling.slots to start there)")
+        self.warn(f"out of memory; going on with {self.num_slots} slots (set sampling.slots to start there)")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

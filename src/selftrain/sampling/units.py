@@ -1,20 +1,23 @@
 """Shards: the unit of resume inside sampling.
 
-A stage's questions are cut into shards of fixed membership. A shard is sampled whole, written whole, and then
-sealed by a small file that names its digest; a shard without a good seal is done again from its start, so what
-comes out does not depend on where a run was cut.
+A stage's questions are cut into shards of fixed membership. A shard is sampled whole and written whole: a line a
+completion, then a line with the digest of those before, its seal. A shard without a good seal is done again from its
+start, so what comes out does not depend on where a run was cut. Where two processes make the same shard, the one that
+is finished first wins, and the other takes what it finds.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from selftrain import durable
 from selftrain.errors import RunError
 from selftrain.processes import Team
-from selftrain.records import Completion, read_jsonl, write_jsonl
-from selftrain.stagefolder import file_digest, read_json, write_json
+from selftrain.records import Completion, as_line, from_dict
 
 Item = TypeVar("Item")
 
@@ -26,18 +29,24 @@ def shards(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
 
 def read_shard(folder: Path, number: int) -> list[Completion] | None:
     """A finished shard's completions; None when it is missing, torn or altered."""
-    data, seal = _paths(folder, number)
-    sealed = read_json(seal)
-    if sealed is None or not data.is_file() or file_digest(data) != sealed.get("sha256"):
+    try:
+        *lines, seal = _path(folder, number).read_bytes().splitlines(keepends=True)
+        if json.loads(seal) != _seal(lines):
+            return None
+        return [from_dict(Completion, json.loads(line)) for line in lines]
+    except (OSError, ValueError, TypeError, AttributeError):  # no such file, an empty one, bytes that are no record
         return None
-    return read_jsonl(data, Completion)
 
 
 def write_shard(folder: Path, number: int, completions: Sequence[Completion]) -> None:
-    """Write a shard, then its seal."""
-    data, seal = _paths(folder, number)
-    write_jsonl(data, completions)
-    write_json(seal, {"sha256": file_digest(data), "rows": len(completions)})
+    """Write a shard, unless a good one is there already."""
+    path = _path(folder, number)
+    if read_shard(folder, number) is None:
+        durable.remove(path)
+    lines = [as_line(completion) for completion in completions]
+    with durable.whole(path, first_wins=True) as out:
+        out.writelines(lines)
+        out.write(json.dumps(_seal(lines)).encode() + b"\n")
 
 
 def collect(
@@ -50,6 +59,9 @@ def collect(
     """Every shard's completions in order, sampling those that are not there yet.
 
     A team shares the shards out in turn; its main process alone gets the completions.
+
+    Raises:
+        RunError: a shard cannot be written, or what was written cannot be read back.
     """
     parts = shards(items, size)
     made: dict[int, list[Completion]] = {}
@@ -57,19 +69,31 @@ def collect(
         if number % team.size == team.rank:
             found = read_shard(folder, number)
             if found is None:
-                found = sample(members)
-                write_shard(folder, number, found)
+                write_shard(folder, number, sample(members))
+                found = _read_back(folder, number)
             made[number] = found
     team.wait()
     if not team.is_main:
         return []
     for number in range(len(parts)):
-        found = made[number] if number in made else read_shard(folder, number)
-        if found is None:
-            raise RunError(f"{folder}: shard {number}, which another process made, cannot be read back from here.")
-        made[number] = found
+        if number not in made:
+            made[number] = _read_back(folder, number)
     return [row for number in range(len(parts)) for row in made[number]]
 
 
-def _paths(folder: Path, number: int) -> tuple[Path, Path]:
-    return folder / f"shard-{number:05d}.jsonl", folder / f"shard-{number:05d}.seal.json"
+def _read_back(folder: Path, number: int) -> list[Completion]:
+    found = read_shard(folder, number)
+    if found is None:
+        raise RunError(f"{folder}: shard {number} was written and cannot be read back from here.")
+    return found
+
+
+def _seal(lines: Sequence[bytes]) -> dict[str, str | int]:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line)
+    return {"rows": len(lines), "sha256": digest.hexdigest()}
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:05d}.jsonl"

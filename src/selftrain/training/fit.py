@@ -53,7 +53,7 @@ class FitResult:
     `trained_tokens` and `forward_tokens` count real prompt and target tokens with and without gradient
     (6 N and 2 N FLOPs each), over all starts of this training; `seconds` is their wall time. `first` and
     `last` are log rows, each measured before its step's update; `final` the objective's statistics after
-    training (DPO only). `notes` says what was found unusable on resume.
+    training (DPO only). `notes` says what was found unusable on resume, and where memory ran out.
     """
 
     steps: int
@@ -155,7 +155,7 @@ class _Training:
             self._stop_if_asked()
             if self.team.any(self._is_time_to_save()) and self.step < num_steps:
                 self._save()
-        final = self.objective.after(self.module, self._measure)
+        final = self.gradients.passing(lambda: self.objective.after(self.module, self._measure))
         return FitResult(
             steps=self.step,
             trained_tokens=self.trained_tokens,
@@ -242,7 +242,7 @@ class _Training:
         if self.team.any(found is None) or found is None:
             if target.exists():
                 self.notes.append(f"the stored constants are measured again: {reason}")
-            constants = self.objective.before(self.module, self._measure)
+            constants = self.gradients.passing(lambda: self.objective.before(self.module, self._measure))
             if constants and self.team.is_main:
                 checkpoint.write_sealed(target, self.digest, {}, {"constants": constants})
             self.objective.restore(constants)

@@ -3,28 +3,37 @@
 gradients = Gradients(accelerator, module, objective, team)
 micro_batches, losses, sums = gradients.of_step(1)      # the module's .grad are those of the effective batch
 values = gradients.measure([(3, forward), ...])         # of forwards without gradient, their results [3], ...
+made = gradients.passing(lambda: ...)                   # of work that measures; again where memory ran out
 gradients.notes                                         # what a user should know
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from selftrain.errors import UserError
+from selftrain.errors import SelftrainError, UserError
 from selftrain.forwards import attention_of
+from selftrain.hardware import is_out_of_memory
 from selftrain.processes import Team
 from selftrain.seeding import derive_seed
 from selftrain.training.batches import MicroBatch
 from selftrain.training.checkpoint import trainable
 from selftrain.training.objective import Forward, Objective
 from selftrain.training.sharding import barred_from_memory_errors, shard
+
+Result = TypeVar("Result")
+
+
+class NoRoom(SelftrainError):
+    """Memory ran out in a forward without gradient; `Gradients.passing` tries again."""
 
 
 class Accumulated(NamedTuple):
@@ -77,25 +86,34 @@ class Gradients:
         """
         while True:
             micro_batches = self.objective.plan.step(step - 1)
-            try:
-                mine, fits = self._accumulate(step, micro_batches), True
-            except torch.OutOfMemoryError as error:
-                if self.sharded:
-                    raise barred_from_memory_errors(error) from error
-                mine, fits = torch.empty(0), False  # what the forward held is freed with the exception
-            if not self.team.any(not fits):
-                return self._all_of(micro_batches, mine)
-            self._halve(step, micro_batches)
+            table = self._that_fits(partial(self._accumulate, step, micro_batches))
+            if table is not None:
+                return self._all_of(micro_batches, table)
+            self._halve(f"step {step}", micro_batches)
+
+    def passing(self, work: Callable[[], Result]) -> Result:
+        """What `work` gives, which calls `measure` with forwards of the plan's micro-batches.
+
+        Where memory runs out these are halved as in `of_step`, and it is called again.
+
+        Raises:
+            UserError: not even one item at a time fits.
+        """
+        while True:
+            with contextlib.suppress(NoRoom):
+                return work()
+            self._halve("a pass without gradient", self.objective.plan.covering())
 
     def measure(self, forwards: Sequence[Forward]) -> list[Tensor]:
-        """The results [R] of forwards without gradient, in fp32 on the CPU, each carried out by one process."""
-        values = [torch.zeros(size) for size, _ in forwards]
-        for number, counts in self._turns(len(forwards)):
-            with torch.no_grad():
-                result = self.root(forwards[number][1]).float().cpu()
-            if counts:
-                values[number] = result
-        flat = torch.cat(values).to(self.team.device)
+        """The results [R] of forwards without gradient, in fp32 on the CPU, each carried out by one process.
+
+        Raises:
+            NoRoom: memory ran out, here or in another process.
+        """
+        flat = self._that_fits(partial(self._forwarded, forwards))
+        if flat is None:
+            raise NoRoom
+        flat = flat.to(self.team.device)
         self.team.add([flat])
         return list(torch.split(flat.cpu(), [size for size, _ in forwards]))
 
@@ -103,11 +121,33 @@ class Gradients:
         """Let go of the module: accelerate's wrapped forward is a reference cycle."""
         del self.root.module
 
+    def _that_fits(self, work: Callable[[], Tensor]) -> Tensor | None:
+        """What `work` gives; None where memory ran out in any process, and what the forward held is freed."""
+        found: Tensor | None = None
+        try:
+            found = work()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if self.sharded:
+                raise barred_from_memory_errors(error) from error
+        return None if self.team.any(found is None) else found
+
     def _turns(self, count: int) -> Iterator[tuple[int, bool]]:
         """This process's share of `count` forwards, and whether each counts or only keeps step with the others."""
         rounds = -(-count // self.team.size) * self.team.size if self.sharded else count
         for number in range(self.team.rank, rounds, self.team.size):
             yield min(number, count - 1), number < count
+
+    def _forwarded(self, forwards: Sequence[Forward]) -> Tensor:
+        """This process's share of the forwards' results, one after another, else zeros."""
+        values = [torch.zeros(size) for size, _ in forwards]
+        for number, counts in self._turns(len(forwards)):
+            with torch.no_grad():
+                result = self.root(forwards[number][1]).float().cpu()
+            if counts:
+                values[number] = result
+        return torch.cat(values)
 
     def _accumulate(self, step: int, micro_batches: Sequence[MicroBatch]) -> Tensor:
         """Forward and backward over this process's micro-batches; a row of loss and statistics for each, else zeros."""
@@ -135,18 +175,18 @@ class Gradients:
         sums = dict(zip(self.objective.stat_names, rows[:, 1:].sum(0).tolist(), strict=True))
         return Accumulated(micro_batches, rows[:, 0].tolist(), sums)
 
-    def _halve(self, step: int, micro_batches: Sequence[MicroBatch]) -> None:
+    def _halve(self, where: str, micro_batches: Sequence[MicroBatch]) -> None:
         plan, name = self.objective.plan, self.objective.name
         if all(len(micro_batch.items) == 1 for micro_batch in micro_batches):
             longest = max(micro_batch.padded_tokens for micro_batch in micro_batches)
             raise UserError(
-                f"{name} step {step}: the device's memory holds not even one item of {longest} tokens.",
+                f"{name}, {where}: the device's memory holds not even one item of {longest} tokens.",
                 "Lower training.max_target_tokens, or take a smaller model.",
             )
         tokens = max(1, plan.micro_batch_tokens // 2)
         self.objective.plan = dataclasses.replace(plan, micro_batch_tokens=tokens)
         self.notes.append(
-            f"out of memory in step {step}; went on with training.micro_batch_tokens={tokens}, the effective batch "
+            f"out of memory in {where}; went on with training.micro_batch_tokens={tokens}, the effective batch "
             "unchanged"
         )
         self.module.zero_grad(set_to_none=True)

@@ -101,9 +101,9 @@ def is_sharded(module: nn.Module) -> bool:
     return hasattr(next(module.parameters()), "full_tensor")
 
 
-def barred_from_memory_errors(error: torch.OutOfMemoryError) -> ConfigError:
+def barred_from_memory_errors(error: Exception) -> ConfigError:
     """What to say where memory runs out: a process that tries again alone would leave the others waiting."""
     return ConfigError(
-        f"out of memory with sharded weights ({str(error).splitlines()[0]}).",
+        f"out of memory with sharded weights ({(str(error) or type(error).__name__).splitlines()[0]}).",
         "Lower training.micro_batch_tokens, set training.gradient_checkpointing=true, or add processes.",
     )

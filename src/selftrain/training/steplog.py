@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -29,18 +30,25 @@ class StepLog:
         self._stream = (path if writes else Path(os.devnull)).open("a", encoding="utf-8")
 
     def append(self, row: Row) -> None:
-        """Write a row and flush it."""
-        self._stream.write(_line(row))
-        self._stream.flush()
+        """Write a row and flush it.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        with durable.explained(self.path):
+            self._stream.write(_line(row))
+            self._stream.flush()
         self.first, self.last = self.first or row, row
 
     def sync(self) -> None:
         """Bring the rows to disk, before a checkpoint counts on them."""
-        os.fsync(self._stream.fileno())
+        with durable.explained(self.path):
+            os.fsync(self._stream.fileno())
 
     def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
+        """Close the file; a row that could not be written is lost, as `append` said."""
+        with contextlib.suppress(OSError):
+            self._stream.close()
 
 
 def read_steps(path: Path) -> list[Row]:

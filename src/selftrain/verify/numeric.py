@@ -239,7 +239,7 @@ def _is_negative(text: str, start: int) -> bool:
 
 
 def _value(whole: str | None, above: str, below: str | None) -> Fraction | None:
-    """`above`, `above/below` or `whole above/below`; None beyond the bound or without a value."""
+    """`above`, `above/below` or `whole above/below`; None without a value or beyond the bound, read or written."""
     if sum(map(len, (whole or "", above, below or ""))) > MAX_DIGITS:
         return None
     value = _decimal(above)
@@ -249,8 +249,10 @@ def _value(whole: str | None, above: str, below: str | None) -> Fraction | None:
             return None
         value /= divisor
     if whole is not None:
-        return int(whole) + value if 0 < value < 1 else None
-    return value
+        if not 0 < value < 1:
+            return None
+        value += int(whole)
+    return value if len(str(_written(value))) <= MAX_DIGITS else None
 
 
 def _decimal(digits: str) -> Fraction:
@@ -259,16 +261,20 @@ def _decimal(digits: str) -> Fraction:
 
 
 def _written(value: Fraction | None) -> str | None:
-    """An integer, else the exact decimal, else `a/b`: nothing is rounded, so equal texts are equal values."""
+    """An integer, else the exact decimal, else `a/b`: nothing is rounded, so equal texts are equal values.
+
+    What is written is within the bound on what is read, so that it can be read again.
+    """
     if value is None:
         return None
     num_places = _num_places(value.denominator)
-    if num_places is None:
-        return f"{value.numerator}/{value.denominator}"
-    digits = f"{abs(value.numerator) * 10**num_places // value.denominator:0{num_places + 1}d}"
-    split = len(digits) - num_places
-    text = f"{digits[:split]}.{digits[split:]}" if num_places else digits
-    return f"-{text}" if value < 0 else text
+    if num_places is not None:
+        digits = f"{abs(value.numerator) * 10**num_places // value.denominator:0{num_places + 1}d}"
+        split = len(digits) - num_places
+        text = f"{digits[:split]}.{digits[split:]}" if num_places else digits
+        if len(text) <= MAX_DIGITS:
+            return f"-{text}" if value < 0 else text
+    return f"{value.numerator}/{value.denominator}"
 
 
 def _num_places(below: int) -> int | None:
