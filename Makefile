@@ -4,19 +4,23 @@
 #   make test ARGS="-n 0 -k calculator"          some tests, in one process
 #   make run PYTHON=python3.12                   another Python for .venv
 #   make run PIP_ARGS="--extra-index-url URL"    another source of packages, e.g. a CPU or CUDA build of torch
+#   make lock ARGS="--upgrade-package ruff"      one pin of constraints.txt anew; without ARGS only what has none yet
 
 PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= quickstart
 ARGS ?=
+SECONDS ?= 600
 PIP_ARGS ?=
+LOCKED := dev docs fuzz gym hub lock lora math sentencepiece
 
 BIN := $(VENV)/bin
+BOUNDS := $(VENV)-bounds
 INPUTS := pyproject.toml constraints.txt
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test torture check docs format clean
+.PHONY: help run test torture fuzz bounds audit lock check docs format clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -28,8 +32,28 @@ run: $(VENV)/.installed-run ## Install what is missing, get the model, run a rec
 test: $(VENV)/.installed-dev ## Install what is missing, run the tests (ARGS= goes to pytest)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-torture: $(VENV)/.installed-dev ## Kill a run at every kind of fault point, one after the other (minutes)
-	SELFTRAIN_TORTURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e/test_chain.py
+torture: $(VENV)/.installed-dev ## Kill runs at every fault point and at 500 random instants; goes on where it was stopped
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m tests.e2e.torture $(ARGS)
+
+fuzz: $(VENV)/.installed-fuzz ## Fuzz all that reads text, SECONDS=600 a target; 95 % of the branches must be taken
+	$(BIN)/python -m fuzz all $(SECONDS) --corpus .fuzz $(ARGS)
+
+bounds: $(VENV)/.installed-lock ## Test with the lowest versions that pyproject.toml allows; torch stays as pinned
+	$(PYTHON) -m venv --clear $(BOUNDS)
+	grep '^torch==' constraints.txt > $(BOUNDS)/torch.txt
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python $(BOUNDS)/bin/python --no-header --no-annotate \
+	  --extra dev --extra gym --constraint $(BOUNDS)/torch.txt --output-file $(BOUNDS)/lowest.txt pyproject.toml
+	$(BOUNDS)/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -c $(BOUNDS)/lowest.txt -e '.[dev,gym]'
+	OMP_NUM_THREADS=1 $(BOUNDS)/bin/python -m pytest -n 2 --dist loadfile \
+	  --ignore tests/e2e --ignore tests/docs --ignore tests/benchmarks $(ARGS)
+	$(BOUNDS)/bin/selftrain run smoke --out $(BOUNDS)/smoke
+
+audit: $(VENV)/.installed-lock ## Known vulnerabilities of what constraints.txt pins, after a control that must be reported
+	$(BIN)/python -m tools.audit constraints.txt
+
+lock: $(VENV)/.installed-lock ## Pin in constraints.txt what has no pin yet; pins that are there stay (ARGS=--upgrade: all anew)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11.5 --no-annotate --custom-compile-command 'make lock' \
+	  $(LOCKED:%=--extra %) $(ARGS) --output-file constraints.txt pyproject.toml
 
 check: $(VENV)/.installed-dev ## Format, lint, strict types, layer test
 	$(BIN)/ruff format --check .
@@ -45,8 +69,8 @@ format: $(VENV)/.installed-dev ## Format the code and sort its imports
 	$(BIN)/ruff check --select I --fix .
 	$(BIN)/ruff format .
 
-clean: ## Remove .venv, site/ and the tools' caches; runs/ stays
-	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## Remove .venv, .venv-bounds, site/ and the tools' caches; runs/ and .fuzz/ stay
+	rm -rf $(VENV) $(BOUNDS) site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # One stamp a set of packages: installed again only when pyproject.toml or constraints.txt changes.
 $(VENV)/.installed-run: $(VENV)/.made $(INPUTS)
@@ -62,6 +86,16 @@ $(VENV)/.installed-dev: $(VENV)/.made $(INPUTS)
 $(VENV)/.installed-docs: $(VENV)/.made $(INPUTS)
 	@echo "Installing selftrain with mkdocs-material (docs) into $(VENV)."
 	$(INSTALL) -e '.[docs]'
+	@touch $@
+
+$(VENV)/.installed-fuzz: $(VENV)/.made $(INPUTS)
+	@echo "Installing selftrain with its fuzzer (fuzz) into $(VENV)."
+	$(INSTALL) -e '.[fuzz]'
+	@touch $@
+
+$(VENV)/.installed-lock: $(VENV)/.made $(INPUTS)
+	@echo "Installing uv and pip-audit (lock) into $(VENV)."
+	$(INSTALL) -e '.[lock]'
 	@touch $@
 
 $(VENV)/.made:

@@ -107,7 +107,7 @@ def test_split_of_nothing() -> None:
 
 
 @settings(deadline=None, derandomize=True)
-@given(st.text(alphabet="<>[]= 12+a\n", max_size=60))
+@given(st.text(alphabet="<>[]= 12+a\n\u202e\u200f", max_size=60))
 def test_total_and_lossless(text: str) -> None:
     for style in ("angle", "bracket"):
         pieces = split_for_training(text, style)

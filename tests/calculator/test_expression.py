@@ -97,6 +97,8 @@ HOSTILE = {
     "vulgar fraction": "½",
     "NUL": "1\0+1",
     "surrogate": "1+\ud800",
+    "right-to-left override": "\u202e1+2",
+    "right-to-left mark": "1+\u200f2",
     "power tower": "9**9**9",
     "million digits": "9" * 10**6,
     "million characters": "1+" * 10**6,
@@ -123,6 +125,8 @@ def test_values_are_bounded() -> None:
         evaluate(f"{big}*{big}*{big}")
     with pytest.raises(ExpressionError, match="bits"):
         evaluate(f"1/{big}/{big}/{big}")
+    with pytest.raises(ExpressionError, match="bits"):
+        evaluate("(" * 14 + f"1/{big}/{big}" + ")%" * 14)
 
 
 def test_bounds_are_inclusive() -> None:

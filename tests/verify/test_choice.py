@@ -18,6 +18,7 @@ PROBLEM = Problem("q1", "Which?", answer="B", verify="choice")
 PIECES = st.sampled_from(
     ["####", " ", "\n", "(", ")", "[", "]", ".", ":", ",", "A", "B", "b", "I", "and", "or", "answer is ", "answer:"]
     + ["\\boxed{", "\\text{", "}", "$", "*", "=", "Question:", "7", "\u0412", "\x00", "\ud800", "option "]
+    + ["\u202e", "\u200f"]
 )
 
 
@@ -56,7 +57,9 @@ def test_without_a_gold_letter_nothing_is_right_or_wrong(gold: str | None) -> No
 
 
 @pytest.mark.parametrize(
-    "unit", ["A ", "(", "(A", "#### ", "#### A", "answer is ", "answer: A", "\\boxed{", "\\text{", "*", "\nq:", "\x00"]
+    "unit",
+    ["A ", "(", "(A", "#### ", "#### A", "answer is ", "answer: A", "\\boxed{", "\\text{", "*", "\nq:", "\x00"]
+    + ["\u202e", "\u200fA"],
 )
 def test_a_million_hostile_characters(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))

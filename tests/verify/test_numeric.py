@@ -26,7 +26,7 @@ from selftrain.verify.numeric import (
 VECTORS = json.loads((Path(__file__).parents[1] / "golden" / "answer_vectors.json").read_text(encoding="utf-8"))
 PROBLEM = Problem("q1", "6 boxes of 7 pens?", answer="42")
 SIGNS = ["####", "#", " ", "\n", "-", "$", "%", ".", ",", "/", "=", ":", "<<", ">>", "[", "]", "{", "}", "\u2212"]
-NUMBERS = ["7", "12", "1,234", "0", "\\frac{1}{2}", "x", "\u0665", "\x00", "\ud800"]
+NUMBERS = ["7", "12", "1,234", "0", "\\frac{1}{2}", "x", "\u0665", "\x00", "\ud800", "\u202e", "\u200f"]
 WORDS = ["\\boxed{", "answer", " is ", "Question:", "apples"]
 PIECES = st.sampled_from(SIGNS + NUMBERS + WORDS)
 HOSTILE = [
@@ -49,7 +49,7 @@ HOSTILE = [
     "9e",
 ]
 HOSTILE += ["\\boxed{", "\\frac{9}{", "answer", "answer is ", "answer: ", "\nQuestion:", "\nq ", " ", "\n", "="]
-HOSTILE += ["\x00", "\ud800", "\u0665"]
+HOSTILE += ["\x00", "\ud800", "\u0665", "\u202e", "\u200f", "\u202e9"]
 
 
 @pytest.mark.parametrize("row", VECTORS, ids=[row["note"] for row in VECTORS])
@@ -198,6 +198,22 @@ def test_what_is_written_is_read_again(value: Fraction) -> None:
     assert written is not None
     assert Fraction(written) == parse_number(written) == value
     assert strict_answer(f"#### {written}") == flexible_answer(f"It is {written}.") == written
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        (f"1/{2**99}", f"1/{2**99}"),  # as a decimal it would be longer than what is read
+        (f"-1/{2**10}", "-0.0009765625"),
+        ("." + "0" * 97 + "1", "0." + "0" * 97 + "1"),
+        ("." + "0" * 98 + "1", None),  # neither writing can be read again
+        ("." + "0" * 60 + "1/3", f"1/3{'0' * 61}"),
+        ("." + "0" * 95 + "1/300", None),
+    ],
+)
+def test_what_is_written_is_within_the_bound_on_what_is_read(text: str, written: str | None) -> None:
+    assert strict_answer(f"#### {text}") == written
+    assert written is None or strict_answer(f"#### {written}") == written
 
 
 @settings(deadline=None, derandomize=True)

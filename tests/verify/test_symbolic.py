@@ -22,6 +22,7 @@ from selftrain.verify.symbolic import flexible_expression, strict_expression, ve
 PIECES = st.sampled_from(
     ["####", " ", "\n", "$", "$$", "\\(", "\\)", "\\[", "\\]", "\\boxed{", "\\frac{1}{2}", "{", "}", "(", ")", "^", "9"]
     + ["x", "=", "answer is ", "answer:", "Question:", ".", ",", "\u0665", "\x00", "\ud800", "\\", "%", "pens"]
+    + ["\u202e", "\u200f"]
 )
 
 
@@ -67,7 +68,8 @@ def test_finding_is_total_and_flexible_agrees_with_strict(text: str) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["9", "#### ", "$", "$x", "\\(", "\\[", "\\boxed{", "{", "answer is ", "answer: $", "\nq:", "\\frac{", "\x00"],
+    ["9", "#### ", "$", "$x", "\\(", "\\[", "\\boxed{", "{", "answer is ", "answer: $", "\nq:", "\\frac{", "\x00"]
+    + ["\u202e", "\u200fx"],
 )
 def test_finding_in_a_million_hostile_characters(unit: str) -> None:
     started = time.monotonic()
@@ -169,6 +171,7 @@ def test_a_verdict_does_not_depend_on_what_was_judged_before() -> None:
 
 HOSTILE = ["9**9**9", "9^{9^{9^{9}}}", "10^{10^{10}}!", "(" * 240 + "x" + ")" * 240, "{" * 200, "\\frac{" * 80]
 HOSTILE += ["\x00", "\ud800", "\u0665\u0666", "x" * 500, "\\sqrt{" * 80 + "2" + "}" * 80, "1" * 500, "\\", "$", "%"]
+HOSTILE += ["\u202e1/2\u202c", "\u200f7"]
 HOSTILE += ["\\int_0^1 x^{x^x} dx", "\\sum_{n=1}^{10^{9}} n!", "1/0", "\\infty", "__import__('os').getcwd()"]
 
 
