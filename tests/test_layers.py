@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("config", "cost", "durable", "errors", "evidence", "hardware", "metrics", "offline", "processes", "progress",
      "provenance", "records", "seeding",
-     "stopping"),
+     "stopping", "userpath"),
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -25,6 +25,7 @@ from selftrain.sampling.vllm_support import check_model
 from selftrain.stagefolder import file_digest, read_manifest
 from selftrain.stages.brought import EXPECTED_FILE, run_brought
 from selftrain.stages.data import load_sets, run_data
+from selftrain.userpath import user_path
 
 
 class Stopped(SelftrainError):
@@ -82,7 +83,7 @@ class Bench:
         spec = self.config.data.samples
         if spec is None:
             return None
-        file, made = Path(spec.path).expanduser(), read_manifest(self.rundir.path / BROUGHT)
+        file, made = user_path(spec.path), read_manifest(self.rundir.path / BROUGHT)
         if made is None or file.exists():
             digest = file_digest(open_path(spec.path, EXPECTED_FILE))
         else:  # the run was moved to where the file is not; its rows are in the stage

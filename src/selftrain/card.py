@@ -9,6 +9,7 @@ from selftrain import __version__
 from selftrain.config import PromptConfig, RunConfig
 from selftrain.errors import ModelError
 from selftrain.stagefolder import read_json, write_json
+from selftrain.userpath import user_path
 
 SETTINGS = "selftrain.json"
 CARD_FILE = "README.md"
@@ -62,7 +63,7 @@ def write_card(folder: Path, config: RunConfig, digest: str, style: str) -> None
 
 def _public_name(model: str) -> str:
     """A model's name as others may read it: of a local folder the last part, since cards travel and folders do not."""
-    folder = Path(model).expanduser()
+    folder = user_path(model)
     return folder.resolve().name if folder.is_dir() else model
 
 

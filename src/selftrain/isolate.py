@@ -154,27 +154,16 @@ class _OneStage(RunDir):
         super().__init__(path, None, config, Team(rank=1))  # who is not the main process writes nothing
         self.at, self.told = at, told
 
-    def stage(
-        self,
-        name: str,
-        *,
-        inputs: Mapping[str, str],
-        settings: Mapping[str, Any],
-        work: Work,
-        together: bool = False,
-        scratch: Sequence[str] = (),
+    def _stage_of_main(
+        self, name: str, inputs: Mapping[str, str], settings: Mapping[str, Any], work: Work | None
     ) -> StageResult:
-        """Pass a finished stage; tell the figures of the one whose turn it is, and end."""
-        if self.team.is_main:  # inside the stage: a model whose weights were released is trained again for it
-            return super().stage(name, inputs=inputs, settings=settings, work=work, together=together, scratch=scratch)
-        if name == self.at:
-            self.team, self.told.awake = ALONE, True
-            self.told.tell("figures", work(self.path / name))
-            raise SystemExit
-        done = self.finished(name, inputs, settings)
-        if done is None:
+        """Of stages that are not finished: tell the figures of the one whose turn it is, and end."""
+        if name != self.at or work is None:
             raise RunError(f"{name}: expected it to be finished before {self.at}.")
-        return done
+        # From here on as the main process: a model whose weights were released is trained again inside the stage.
+        self.team, self.told.awake = ALONE, True
+        self.told.tell("figures", work(self.path / name))
+        raise SystemExit
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from selftrain.card import CARD_FILE, SETTINGS
 from selftrain.errors import ConfigError, ModelError, RunError
 from selftrain.report.text import clean
 from selftrain.report.wording import count
+from selftrain.userpath import user_path
 from selftrain.weights import INDEX, model_folder, wanted_files
 
 SMALL_FILES = frozenset({
@@ -108,7 +109,7 @@ def plan_upload(run_or_model: Path | str, repo: str, *, private: bool = False) -
             weights are there.
     """
     _check_name(repo)
-    folder = _folder_of(Path(run_or_model).expanduser())
+    folder = _folder_of(user_path(run_or_model))
     files, left_out = files_of(folder)
     try:
         user = _user()

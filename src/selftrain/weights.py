@@ -25,6 +25,7 @@ from pathlib import Path
 
 from selftrain import model_hub, smollm2
 from selftrain.errors import ModelError, listed, nearest
+from selftrain.userpath import user_path
 
 SMOLLM2 = "smollm2-135m"
 BUILT_IN = (SMOLLM2, "random-llama", "random-t5")  # the random ones are made in toy.py
@@ -62,7 +63,7 @@ def resolve(model: str, *, cache_dir: Path | None = None, offline: bool = False,
     """
     cache = cache_dir or default_cache()
     offline = offline or model_hub.switched_off()
-    folder = Path(os.path.expanduser(model))  # of a name like "~b" without such a user it stays as it is
+    folder = user_path(model)
     if model == SMOLLM2:
         path, source = _smollm2(cache, offline, say)
     elif folder.is_dir():
@@ -76,7 +77,7 @@ def find_local(model: str, *, cache_dir: Path | None = None) -> Path | None:
     """The folder of a model that is on this machine already, else None. Asks no network."""
     if model == SMOLLM2:
         return model_hub.cached(SMOLLM2_REPO, usable) or _converted(cache_dir or default_cache())
-    folder = Path(os.path.expanduser(model))  # of a name like "~b" without such a user it stays as it is
+    folder = user_path(model)
     if folder.is_dir():
         return folder if usable(folder) else None
     return model_hub.cached(model, usable)
@@ -86,9 +87,9 @@ def default_cache() -> Path:
     """$SELFTRAIN_CACHE, else `selftrain` in $XDG_CACHE_HOME, else ~/.cache/selftrain."""
     own = os.environ.get("SELFTRAIN_CACHE")
     if own:
-        return Path(own).expanduser()
+        return user_path(own)
     shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared).expanduser() if shared else Path.home() / ".cache") / "selftrain"
+    return (user_path(shared) if shared else Path.home() / ".cache") / "selftrain"
 
 
 def _smollm2(cache: Path, offline: bool, say: Say) -> tuple[Path, str]:

@@ -6,12 +6,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 STAGES = {
     "data", "evaluate", "select", "sft", "sample-for-pairs", "pair", "dpo", "validate", "sample-for-labels",
     "evaluate-without-calculator",
@@ -23,7 +21,7 @@ def tortured(
     tmp_path_factory: pytest.TempPathFactory, cli_environment: Callable[[], dict[str, str]]
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     folder = tmp_path_factory.mktemp("torture")
-    environment = {**cli_environment(), "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**cli_environment(), "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-m", "tests.e2e.torture", "--short", "--folder", str(folder)]
     done = subprocess.run(
         [*command, "--markdown", f"{folder}/page.md"],

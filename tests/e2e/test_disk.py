@@ -7,12 +7,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 UNTIL = "0-warmup/sft"
 SCENES = """
 import json, subprocess, sys
@@ -80,9 +78,8 @@ def scenes(
         assert os.environ.get("CI") != "true", f"unshare -rm works here, and a tmpfs is refused: {refused}"
     if refused:
         pytest.skip(f"needs a disk of its own (unshare -rm): {refused}")
-    environment = {**cli_environment(), "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
     command = ["unshare", "-rm", sys.executable, "-c", SCENES, str(folder / "disk"), str(folder / "roomy"), UNTIL]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=cli_environment(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -13,12 +13,12 @@ import collections
 import csv
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from selftrain.errors import DataError, listed
+from selftrain.userpath import user_path
 
 MAX_LINE_BYTES = 1_000_000
 MAX_FILE_BYTES = 1_000_000_000
@@ -64,7 +64,7 @@ def open_path(path: str, expected: str) -> Path:
     Raises:
         DataError: it is not, or is no file; `expected` says what should stand there.
     """
-    found = Path(os.path.expanduser(path))  # which leaves the ~ of no user, where Path raises
+    found = user_path(path)
     if not found.exists():
         raise DataError(
             f"{path}: expected {expected}, but there is no such file.",

@@ -29,6 +29,7 @@ from selftrain.stagefolder import read_json
 from selftrain.stages.data import Sets, check_limits, load_sets
 from selftrain.toy import NAMES as TOYS
 from selftrain.toy import make_toy
+from selftrain.userpath import user_path
 from selftrain.weights import find_local
 
 PIECES = re.compile(r"[^\W\d_]+|\d|[^\w\s]|_|\n")
@@ -138,7 +139,7 @@ def _own_weights(run: RunFiles | None) -> Path | None:
 
 def _folder_with_config(name: str) -> Path | None:
     """A local folder with a config and no weights: enough to count."""
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     return folder if (folder / "config.json").is_file() else None
 
 

@@ -17,7 +17,7 @@ from selftrain.plan.counts import Counts, count
 from selftrain.plan.estimate import Estimator
 from selftrain.plan.guesses import HIGH, LIKELY, LOW
 from selftrain.plan.needs import Needs, needs_of, parameters_of
-from selftrain.plan.speed import Range, Speed, first_flops, probed, speed_of_run
+from selftrain.plan.speed import Range, Speed, first_flops, probed, speed_of_run, total
 from selftrain.plan.work import Work, kind_of
 from selftrain.report.expected import expected_stages
 from selftrain.report.files import RunFiles
@@ -59,10 +59,7 @@ class Plan:
     @property
     def seconds(self) -> Range | None:
         """Of all stages; None where one is not known."""
-        known = [stage.seconds for stage in self.stages if stage.seconds is not None]
-        if len(known) < len(self.stages) or not known:
-            return None
-        return Range(*(sum(getattr(one, name) for one in known) for name in ("low", "likely", "high")))
+        return total([stage.seconds for stage in self.stages]) if self.stages else None
 
     def flops(self, stage: StagePlan | None = None) -> Range | None:
         """Of a stage, or of all."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from selftrain.hardware import matrix_flops
 from selftrain.plan.work import done_work, kind_of
@@ -45,6 +45,14 @@ class Range:
     def times(self, factor: float) -> Range:
         """Each of them."""
         return Range(self.low * factor, self.likely * factor, self.high * factor)
+
+
+def total(ranges: Sequence[Range | None]) -> Range | None:
+    """The sum of some; None where one is not known."""
+    known = [one for one in ranges if one is not None]
+    if len(known) < len(ranges):
+        return None
+    return Range(*(sum(getattr(one, name) for one in known) for name in ("low", "likely", "high")))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,14 +59,20 @@ def _main_says(flag: bool) -> bool:
     return team.any(flag and team.is_main)
 
 
-def finished_config(run: StudyRun) -> RunConfig | None:
-    """The configuration of the finished run in the folder, if it is this one; else None."""
+def begun(run: StudyRun) -> RunFiles | None:
+    """The run's files, if it is this one that is in its folder; else None."""
     try:
         there = RunFiles(run.folder)
     except UserError:  # none there, or one that cannot be read: carrying it out says so
         return None
-    same = identity(there.config) == identity(run.config) and there.config.baselines == run.config.baselines
-    return there.config if same and there.is_finished else None
+    return there if identity(there.config) == identity(run.config) else None
+
+
+def finished_config(run: StudyRun) -> RunConfig | None:
+    """The configuration of the finished run in the folder, if it is this one; else None."""
+    there = begun(run)
+    same = there is not None and there.config.baselines == run.config.baselines and there.is_finished
+    return there.config if there is not None and same else None
 
 
 def keeping_weights(config: RunConfig) -> RunConfig:

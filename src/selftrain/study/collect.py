@@ -47,7 +47,7 @@ def study_results(study: Study, runs: Sequence[StudyRun]) -> Json:
     configs = [found.config for found in there.values()] or [run.config for run in runs]
     wanted = [*(run.config for run in runs), *configs]
     names = dict.fromkeys(spec.label for config in wanted for spec in config.data.test)
-    model = next(run.config.model for run in runs if run.arm == study.runs_arm(study.reference))
+    model = study.runs_behind(study.reference, runs)[0].config.model
     confidence = max(config.evaluation.confidence for config in configs)
     results: Json = {
         "format": FORMAT,
@@ -100,7 +100,9 @@ def _set(study: Study, name: str, runs: Sequence[StudyRun], there: Mapping[Path,
     problems = holders[0].problems(f"test-{name}") if holders else []
     groups = {problem.id: problem.group for problem in problems if problem.group is not None}
     answers = {
-        arm: [answer_of(run, there.get(run.folder), study.arms[arm].model, name) for run in _runs_of(study, arm, runs)]
+        arm: [
+            answer_of(run, there.get(run.folder), study.arms[arm].model, name) for run in study.runs_behind(arm, runs)
+        ]
         for arm in study.arms
     }
     confidence, reference, model = results["confidence"], answers[study.reference], results["model"]
@@ -129,10 +131,6 @@ def _empty(answers: Sequence[Answer], lacking: Sequence[str], there: Mapping[Pat
         return MISSING
     done = [answer.run.folder in there and there[answer.run.folder].is_finished for answer in answers]
     return NOT_ASKED if all(done) else PENDING
-
-
-def _runs_of(study: Study, arm: str, runs: Sequence[StudyRun]) -> list[StudyRun]:
-    return [run for run in runs if run.arm == study.runs_arm(arm)]
 
 
 def _row(arm: str, study: Study, answers: Sequence[Answer], groups: Mapping[str, str], confidence: float) -> Json:

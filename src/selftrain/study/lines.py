@@ -37,7 +37,7 @@ def lines_of(
     """Each arm's models that have answered a test set, JSON-ready; `paper` is its figure for that base model, in %."""
     lines = []
     for name, arm in study.arms.items():
-        own = [run for run in runs if run.arm == study.runs_arm(name)]
+        own = study.runs_behind(name, runs)
         told = study.paper.get(base, {}).get(name, {}).get(test_set)
         points = []
         for iteration, key in model_keys(arm, own[0].config):

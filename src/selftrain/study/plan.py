@@ -12,16 +12,13 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from selftrain.errors import UserError
 from selftrain.hardware import free_disk_bytes
-from selftrain.identity import identity
 from selftrain.plan import Plan, StagePlan, make_plan
-from selftrain.plan.speed import Range
+from selftrain.plan.speed import Range, total
 from selftrain.plan.text import gigabytes, time_span
-from selftrain.report.files import RunFiles
 from selftrain.report.text import clean, table
 from selftrain.report.wording import flops_text, seconds_text
-from selftrain.study.carry import with_sets_that_are_there
+from selftrain.study.carry import begun, with_sets_that_are_there
 from selftrain.study.shared import shared_stages
 from selftrain.study.spec import StudyRun
 
@@ -44,12 +41,12 @@ class RunPlan:
     @property
     def seconds(self) -> Range | None:
         """Of what is left; None where that of a stage is not known."""
-        return _sum([stage.seconds for stage in self.left])
+        return total([stage.seconds for stage in self.left])
 
     @property
     def flops(self) -> Range | None:
         """Of what is left; None where they are not known."""
-        return _sum([self.plan.flops(stage) for stage in self.left])
+        return total([self.plan.flops(stage) for stage in self.left])
 
     def disk(self, *, after: bool) -> int | None:
         """Bytes that it takes until the last run of its seed is done, or `after` that."""
@@ -66,7 +63,7 @@ def plan_runs(runs: Sequence[StudyRun], missing: dict[str, str], *, measure: boo
     plans = []
     for number, run in enumerate(there):
         shared = frozenset[str]().union(*(shared_stages(other.config, run.config) for other in there[:number]))
-        plan = make_plan(run.config, _begun(run), folder=run.folder, measure=measure)
+        plan = make_plan(run.config, begun(run), folder=run.folder, measure=measure)
         plans.append(RunPlan(run, plan, shared))
     return plans
 
@@ -88,15 +85,6 @@ def study_plan(runs: Sequence[StudyRun], folder: Path, *, measure: bool = True) 
     return "\n".join(clean(line) for line in lines)
 
 
-def _begun(run: StudyRun) -> RunFiles | None:
-    """The run's files, where its folder holds this run."""
-    try:
-        files = RunFiles(run.folder)
-    except UserError:
-        return None
-    return files if identity(files.config) == identity(run.config) else None
-
-
 def _row(one: RunPlan) -> list[str]:
     done = {stage.name for stage in one.plan.stages if stage.is_done}
     counts = [len(one.plan.stages), len(done), len(one.shared - done)]
@@ -104,7 +92,7 @@ def _row(one: RunPlan) -> list[str]:
 
 
 def _total(plans: Sequence[RunPlan]) -> list[str]:
-    return ["in all", "", "", "", *_figures(_sum([one.flops for one in plans]), _sum([one.seconds for one in plans]))]
+    return ["in all", "", "", "", *_figures(total([one.flops for one in plans]), total([one.seconds for one in plans]))]
 
 
 def _figures(flops: Range | None, seconds: Range | None) -> list[str]:
@@ -127,11 +115,3 @@ def _disk(plans: Sequence[RunPlan], folder: Path) -> str:
     return (
         f"disk: {gigabytes(peak)} at its peak, {gigabytes(after)} when all is done; {gigabytes(free)} are free{short}"
     )
-
-
-def _sum(ranges: Sequence[Range | None]) -> Range | None:
-    """The sum of some; None where one is not known."""
-    known = [one for one in ranges if one is not None]
-    if len(known) < len(ranges):
-        return None
-    return Range(*(sum(getattr(one, name) for one in known) for name in ("low", "likely", "high")))

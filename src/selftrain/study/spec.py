@@ -122,6 +122,10 @@ class Study(Section):
         """The arm whose runs hold an arm's model."""
         return self.arms[name].of or name
 
+    def runs_behind(self, name: str, runs: Sequence[StudyRun]) -> list[StudyRun]:
+        """Of these runs, those that hold an arm's model."""
+        return [run for run in runs if run.arm == self.runs_arm(name)]
+
 
 @dataclasses.dataclass(frozen=True)
 class StudyRun:
@@ -188,7 +192,7 @@ def runs_of(study: Study, folder: Path, base: str | None = None, overrides: Sequ
                 config = load_config(recipe, [*common, *own])
                 runs.append(StudyRun(name, position, folder / name / f"seed-{number}", config, tuple(arm.overrides)))
     for name, arm in study.arms.items():
-        _check_model(name, arm, next(run.config for run in runs if run.arm == study.runs_arm(name)))
+        _check_model(name, arm, study.runs_behind(name, runs)[0].config)
     return runs
 
 
