@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -18,44 +17,26 @@ from selftrain.report.html import compared_stages, page, page_extras
 from selftrain.report.pages import embedded_json
 from selftrain.report.wording import before_and_after
 from selftrain.report.write import write_report
+from tests.report.tags import Tags
 
-VOID = {"meta", "br", "img", "link", "input", "hr"}
 SECTIONS = {"done", "better", "dpo", "selection", "cost", "curves", "samples", "warnings", "data", "lineage"}
 
 
-class Reader(HTMLParser):
-    """Collects tags, ids and text, and sees whether tags close in order."""
+class Reader(Tags):
+    """Collects attributes, links and text besides."""
 
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.ids: list[str] = []
+        super().__init__()
         self.links: list[str] = []
         self.attributes: set[str] = set()
         self.text: list[str] = []
         self.marked: list[str] = []
         self.scripts: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in VOID:
-            self.open.append(tag)
-        for name, value in attrs:
-            self.attributes.add(name)
-            if name == "id" and not any(parent == "svg" for parent in self.open):
-                self.ids.append(value or "")
-            if name in ("href", "src", "xlink:href", "action", "data"):
-                self.links.append(value or "")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
-        self.open.pop()
+    def attribute(self, name: str, value: str) -> None:
+        self.attributes.add(name)
+        if name in ("href", "src", "xlink:href", "action", "data"):
+            self.links.append(value)
 
     def handle_data(self, data: str) -> None:
         (self.scripts if self.open and self.open[-1] == "script" else self.text).append(data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,14 @@ from selftrain.stagefolder import write_json
 from selftrain.study.collect import study_results
 from selftrain.study.page import study_page
 from selftrain.study.spec import Study, StudyRun
+from tests.report.tags import Tags
 
-VOID = {"meta", "br", "img", "link", "input", "hr"}
 
-
-class Reader(HTMLParser):
-    """Collects tags, ids, links and text, and sees whether tags close in order."""
+class Reader(Tags):
+    """Reads a page: links and text besides, outside of figures."""
 
     def __init__(self, page: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.ids: list[str] = []
+        super().__init__()
         self.links: list[str] = []
         self.words: list[str] = []
         self.feed(page)
@@ -33,25 +28,10 @@ class Reader(HTMLParser):
         assert self.open == []
         self.text = re.sub(r"\s+", " ", " ".join(self.words))
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in VOID:
-            self.open.append(tag)
-        for name, value in attrs:
-            if name == "id" and "svg" not in self.open:
-                self.ids.append(value or "")
-            if name in ("href", "src") and "svg" not in self.open:
-                self.links.append(value or "")
-            assert not name.startswith("on")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
-        self.open.pop()
+    def attribute(self, name: str, value: str) -> None:
+        assert not name.startswith("on")
+        if name in ("href", "src") and "svg" not in self.open:
+            self.links.append(value)
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
