@@ -23,7 +23,7 @@ from selftrain.progress import Silent
 from selftrain.records import Completion, Verdict, read_jsonl, write_jsonl
 from selftrain.samplefile import SampleResult, sample
 from selftrain.sampling.base import Generated, OnFinished, Request, Sampler, SamplingParams
-from selftrain.toy import NAMES, make_toy
+from selftrain.toy import make_toy
 from selftrain.weights import weights_digest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
@@ -67,6 +67,9 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+NAMES = ("random-llama", "random-t5")
 
 
 @pytest.fixture(scope="module")

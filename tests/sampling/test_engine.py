@@ -119,6 +119,9 @@ class Scripted:
         for source, target in zip(sources, targets, strict=True):
             self.cursor[target] = self.cursor[source]
 
+    def release(self, slot: int) -> None:
+        pass
+
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_a_model_that_writes_a_wrong_product_is_forced_to_the_right_one(

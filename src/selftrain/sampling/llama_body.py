@@ -145,6 +145,8 @@ class LlamaBody:
 
     def step(self, batch: Batch) -> Tensor:
         """See `Body`."""
+        if self.kernels is not None:  # else more tokens cost copies of the storage
+            batch = self.cache.filled(batch)
         self.cache.begin(batch)
         mask = self.cache.causal_mask()[:, None, None]  # [N, 1, 1, visible]
 
@@ -162,6 +164,10 @@ class LlamaBody:
     def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """See `Body`."""
         self.cache.move(sources, targets, length)
+
+    def release(self, slot: int) -> None:
+        """See `Body`."""
+        self.cache.release(slot)
 
     def _forward(self, tokens: Tensor, attend: Attend) -> Tensor:
         """Hidden states [N, D] of N tokens, normed for the head; `attend` takes a layer's number and projections."""

@@ -109,7 +109,7 @@ def auto_slots(module: nn.Module, prompt_tokens: int, new_tokens: int) -> int:
         return SLOTS
     config: Any = module.config
     logits = 3 * 4 * config.vocab_size
-    a_row = Shape(1, prompt_tokens, new_tokens).storage_bytes(module) + logits
+    a_row = Shape(MAX_SLOTS, prompt_tokens, new_tokens).storage_bytes(module) // MAX_SLOTS + logits
     return fitting_slots(torch.cuda.mem_get_info(device)[0] // 2, a_row)
 
 

@@ -60,7 +60,7 @@ class T5Body:
         self.device = weight.device
         self.own = SlotCache(num_slots, length, *shape)
         self.cross = SlotCache(num_slots, prompt_length, *shape)
-        self.prompt_lengths = torch.ones(num_slots, dtype=torch.long, device=weight.device)
+        self.prompt_lengths = torch.ones(num_slots + 1, dtype=torch.long, device=weight.device)
         # of the prompts so far: what cross-attention reads; on a GPU steps are graphs, which keep their first shapes
         self.widest = prompt_length if self.device.type == "cuda" else 1
         self.products = products
@@ -87,6 +87,8 @@ class T5Body:
 
     def step(self, batch: Batch, wanted: list[int] | None = None) -> Tensor:
         """See `Body`; `wanted` names the tokens whose logits are asked for, else each slot's newest."""
+        if self.kernels is not None:
+            batch = self.own.filled(batch)
         self.own.begin(batch)
         self.cross.begin(batch)
         hidden: Tensor = self.decoder.embed_tokens(batch.tokens)  # [N, D]
@@ -112,6 +114,11 @@ class T5Body:
         self.own.move(sources, targets, length)
         self.cross.move(sources, targets, self.widest)
         self.prompt_lengths[list(targets)] = self.prompt_lengths[list(sources)]
+
+    def release(self, slot: int) -> None:
+        """See `Body`."""
+        self.own.release(slot)
+        self.cross.release(slot)
 
     def _add_norm(self, hidden: Tensor, delta: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
         """hidden + delta (perhaps in place), and its norm."""
