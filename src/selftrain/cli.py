@@ -264,7 +264,10 @@ def report(
     run_folder: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
     markdown: Annotated[Path | None, typer.Option(help="Write the tables there too, as a Markdown page.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Write the first test set's accuracies there, as SVG.")] = None,
-    verdicts: Annotated[Path | None, typer.Option(help="Write every verdict there too, as a gzipped JSONL.")] = None,
+    archive: Annotated[
+        Path | None,
+        typer.Option(help="Pack all that reports are made of there (tar.gz), without any data set's text."),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the tables into that folder too, one CSV file each.")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Show the page at 127.0.0.1 while the run goes on.")] = False,
     port: Annotated[int | None, typer.Option(help="Port of --serve; 0 takes any free one, default 8008.")] = None,
@@ -273,9 +276,9 @@ def report(
     from selftrain.report.command import make_report, serve_report
 
     if serve:
-        serve_report(run_folder, port, any((markdown, figure, verdicts, csv)), say)
+        serve_report(run_folder, port, any((markdown, figure, archive, csv)), say)
     else:
-        make_report(run_folder, markdown=markdown, figure=figure, verdicts=verdicts, csv=csv, say=say)
+        make_report(run_folder, markdown=markdown, figure=figure, archive=archive, csv=csv, say=say)
 
 
 app.command()(compare)

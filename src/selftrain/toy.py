@@ -1,7 +1,9 @@
-"""Random two-layer models with a tokenizer trained on the spot: `random-llama` and `random-t5`.
+"""Random models with a tokenizer trained on the spot: `random-llama`, `random-t5`, `small-t5`.
 
-They make the whole loop runnable in seconds, with no weights at all (`smoke`, `smoke-t5`, tests). The T5 one has
-a vocabulary without `<` and without newline, as T5's.
+The first two have two layers and make the whole loop runnable in seconds, with no weights at all (`smoke`,
+`smoke-t5`, tests). `small-t5` has 8 M parameters and a vocabulary of whole words and single digits, those of
+gsm_symbolic (extra `gym`): it learns a few of its templates from nothing in minutes (recipe `templates-t5`), so that
+the encoder-decoder path can be judged without T5's weights. The T5 ones have no `<` and no newline, as T5 itself.
 """
 
 from __future__ import annotations
@@ -9,21 +11,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from selftrain.config import DataSpec
 from selftrain.data.arithmetic import problems
+from selftrain.data.reasoning_gym import load_reasoning_gym
 
-NAMES = ("random-llama", "random-t5")
+NAMES = ("random-llama", "random-t5", "small-t5")
+WORDS = DataSpec(source="reasoning_gym:gsm_symbolic", params={"seed": 80_000_000, "size": 4000})
 
 
 def make_toy(name: str, folder: Path, seed: int = 0) -> None:
-    """Write a random model and its tokenizer as a plain transformers folder."""
+    """Write a random model and its tokenizer as a plain transformers folder.
+
+    Raises:
+        DataError: `small-t5` without reasoning-gym.
+    """
     import torch
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # saving a toy is nothing to tell of
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tokenizer = _t5_tokenizer() if name == "random-t5" else _llama_tokenizer()
-        module = _t5(tokenizer) if name == "random-t5" else _llama(tokenizer)
+        if name == "random-llama":
+            tokenizer = _llama_tokenizer()
+            module = _llama(tokenizer)
+        elif name == "random-t5":
+            tokenizer = _t5_tokenizer()
+            module = _t5(tokenizer, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4)
+        else:
+            tokenizer = _word_tokenizer()
+            module = _t5(tokenizer, d_model=256, d_kv=64, d_ff=512, num_layers=4, num_heads=4)
     module.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -67,6 +83,27 @@ def _t5_tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
 
 
+def _word_tokenizer() -> Any:
+    """Words, single digits, punctuation marks and the space between them, so that any number can be copied."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="first"),
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.Punctuation(),
+        ]
+    )
+    core.decoder = decoders.Metaspace(prepend_scheme="first")
+    trainer = trainers.WordLevelTrainer(vocab_size=8000, special_tokens=["<pad>", "</s>", "<unk>"], show_progress=False)
+    rows = load_reasoning_gym(WORDS, True).problems
+    texts = [text for p in rows for text in (p.question, p.rationale or "")]
+    core.train_from_iterator(map(_strip, [*texts, *_corpus()]), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
+
+
 def _strip(text: str) -> str:
     return text.replace("<<", " [ ").replace(">>", " ] ").replace("\n", " ")
 
@@ -91,18 +128,14 @@ def _llama(tokenizer: Any) -> Any:
     )
 
 
-def _t5(tokenizer: Any) -> Any:
+def _t5(tokenizer: Any, **sizes: int) -> Any:
     from transformers import T5Config, T5ForConditionalGeneration
 
     config: Any = T5Config
     return T5ForConditionalGeneration(
         config(
             vocab_size=len(tokenizer),
-            d_model=64,
-            d_kv=16,
-            d_ff=128,
-            num_layers=2,
-            num_heads=4,
+            **sizes,
             feed_forward_proj="gated-gelu",
             tie_word_embeddings=False,
             decoder_start_token_id=tokenizer.pad_token_id,

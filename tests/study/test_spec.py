@@ -10,9 +10,10 @@ import yaml
 
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError
-from selftrain.recipe import load_config
+from selftrain.recipe import load_config, recipe_text, renamed
 from selftrain.report.expected import expected_stages
 from selftrain.study.carry import finished_config, keeping_weights, with_sets_that_are_there
+from selftrain.study.command import default_folder
 from selftrain.study.shared import shared_stages
 from selftrain.study.spec import Study, StudyRun, load_study, runs_of, study_names
 
@@ -36,6 +37,19 @@ def test_every_study_that_comes_with_the_package_can_be_carried_out(name: str, t
         known = {spec.label for run in runs for spec in run.config.data.test}
         told = [figures.keys() for figures in study.paper.get(base or "", {}).values()]
         assert all(figures <= known for figures in told), "the paper's test sets are the recipe's"
+
+
+def test_a_study_over_another_recipe_keeps_its_arms_and_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    main = load_study("main")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(renamed(recipe_text("smoke"), "mine"), encoding="utf-8")
+    for recipe in ("smoke-t5", str(mine)):
+        runs = runs_of(main.with_recipe(recipe), tmp_path)
+        assert [run.title for run in runs] == [run.title for run in runs_of(main, tmp_path)]
+        assert {run.config.model for run in runs} == {load_config(recipe).model}
+    assert default_folder(main) == Path("runs/study-main")
+    assert default_folder(main, str(mine)) == Path("runs/study-main-mine")
+    assert default_folder(load_study("iterations"), str(mine)) == Path("runs/study-main-mine")
 
 
 def test_every_study_of_the_paper_is_shipped() -> None:

@@ -24,7 +24,7 @@ def make_report(
     say: Say,
     markdown: Path | None = None,
     figure: Path | None = None,
-    verdicts: Path | None = None,
+    archive: Path | None = None,
     csv: Path | None = None,
 ) -> None:
     """Make results.json and report.html of a run folder again, and what else is asked for beside them.
@@ -33,18 +33,19 @@ def make_report(
         RunError: the folder holds no run, or a file cannot be written.
         DataError: a damaged file of a finished stage.
     """
+    from selftrain.report.archive import write_archive
     from selftrain.report.csvfiles import write_csv
     from selftrain.report.html import headline_figure
     from selftrain.report.markdown import results_markdown
-    from selftrain.report.verdicts import write_verdicts
     from selftrain.report.write import PAGE, write_report
 
     results = write_report(folder)
     print(results_text(results))
     if figure is not None:
         figure.write_text(headline_figure(results), encoding="utf-8")
-    if verdicts is not None:
-        say(f"{write_verdicts(folder, verdicts)} verdicts: {verdicts}")
+    if archive is not None:
+        write_archive(folder, archive)
+        say(f"{archive}")
     if markdown is not None:
         markdown.write_text(results_markdown(results), encoding="utf-8")
     if csv is not None:

@@ -57,8 +57,11 @@ class Shape:
         return storage_bytes(self.num_slots, length, config.num_hidden_layers, heads, width, dtype)
 
 
-def make_products(module: nn.Module) -> Products:
+def make_products(module: nn.Module, keep: bool = True) -> Products:
     """A model's products for its fast path, made once a model; None where it has none.
+
+    Args:
+        keep: the module's own weights, where products hold copies (`linear`).
 
     Raises:
         ModelError: an encoder-decoder model that is not of the T5 kind.
@@ -69,8 +72,8 @@ def make_products(module: nn.Module) -> Products:
             raise ModelError(
                 f"Expected a decoder-only model or an encoder-decoder of type {' or '.join(T5_TYPES)}, got {kind!r}."
             )
-        return T5Products(module)
-    return None if plain_path_reason(module) else LlamaProducts(module)
+        return T5Products(module, keep)
+    return None if plain_path_reason(module) else LlamaProducts(module, keep)
 
 
 def make_body(module: nn.Module, products: Products, shape: Shape) -> Body:

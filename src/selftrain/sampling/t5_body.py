@@ -35,14 +35,16 @@ def kernels_of(module: Any) -> tuple[Kernels | TritonKernels | None, str]:
 class T5Products:
     """A decoder's products, which outlive the storage of one generation: packing them takes a while."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, keep: bool = True) -> None:
         blocks: Any = module.get_decoder().block  # type: ignore[operator]
         own = [block.layer[0].SelfAttention for block in blocks]
         cross = [block.layer[1].EncDecAttention for block in blocks]
-        self.qkv, self.own_o = [Product(part.q, part.k, part.v) for part in own], [Product(part.o) for part in own]
-        self.cross_q, self.cross_o = [Product(part.q) for part in cross], [Product(part.o) for part in cross]
-        self.feeds = [Feed(block.layer[-1].DenseReluDense) for block in blocks]
-        self.head = Product(module.get_output_embeddings())  # type: ignore[operator]
+        self.qkv = [Product(part.q, part.k, part.v, keep=keep) for part in own]
+        self.own_o = [Product(part.o, keep=keep) for part in own]
+        self.cross_q = [Product(part.q, keep=keep) for part in cross]
+        self.cross_o = [Product(part.o, keep=keep) for part in cross]
+        self.feeds = [Feed(block.layer[-1].DenseReluDense, keep) for block in blocks]
+        self.head = Product(module.get_output_embeddings())  # type: ignore[operator]  # may be the embedding's weights
 
 
 class T5Body:
@@ -167,10 +169,10 @@ class T5Body:
 class Feed:
     """A block's feed-forward part, gated or not."""
 
-    def __init__(self, dense: Any) -> None:
+    def __init__(self, dense: Any, keep: bool) -> None:
         self.act, self.is_gated = dense.act, hasattr(dense, "wi_0")
-        self.first = Product(dense.wi_0, dense.wi_1) if self.is_gated else Product(dense.wi)
-        self.last = Product(dense.wo)
+        self.first = Product(*([dense.wi_0, dense.wi_1] if self.is_gated else [dense.wi]), keep=keep)
+        self.last = Product(dense.wo, keep=keep)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """[N, D] -> [N, D]."""

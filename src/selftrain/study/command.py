@@ -12,6 +12,7 @@ from selftrain import durable
 from selftrain.errors import RunError
 from selftrain.processes import join
 from selftrain.progress import Progress, Silent
+from selftrain.report.archive import write_archive
 from selftrain.report.csvfiles import csv_text
 from selftrain.report.write import PAGE
 from selftrain.stagefolder import write_json
@@ -30,25 +31,30 @@ def study_command(
     *,
     progress: Progress,
     out: Path | None = None,
+    recipe: str | None = None,
     base: str | None = None,
     num_seeds: int | None = None,
     plan: bool = False,
     report_only: bool = False,
     expect: bool = False,
+    archive: Path | None = None,
 ) -> str:
     """Carry out what is left of a study, write its report into its folder, and return the text.
 
-    The report is study.json, study.md, study.csv and report.html; that of another study's runs has its own name in
-    place of these. `plan`: nothing is carried out or written, the text says what the runs will take. Under a launcher
-    every process calls this; the main one alone writes and gets the text, the others an empty one.
+    `recipe` is what every run is in place of the study's own, `archive` a file to pack it all into. The report is
+    study.json, study.md, study.csv and report.html; that of another study's runs has its own name in place of these.
+    `plan`: nothing is carried out or written, the text says what the runs will take. Under a launcher every process
+    calls this; the main one alone writes and gets the text, the others an empty one.
 
     Raises:
         UserError: a study or a run that cannot be used; what is done stays, and the same command goes on.
     """
     study = load_study(name_or_path)
+    folder = out if out is not None else default_folder(study, recipe)
+    if recipe is not None:
+        study = study.with_recipe(recipe)
     if num_seeds is not None:
         study = study.first_seeds(num_seeds)
-    folder = out if out is not None else Path("runs") / f"study-{study.home}"
     runs = runs_of(study, folder, base, overrides)
     if plan:
         return study_plan(runs, folder) if join().is_main else ""
@@ -57,8 +63,15 @@ def study_command(
     if not report_only:
         carry_out(runs, progress if join().is_main else Silent())
     text = _report(study, runs, folder, expect) if join().is_main else ""
+    if archive is not None and join().is_main:
+        write_archive(folder, archive)
     join().wait()  # a process that ends before the others takes them with it
     return text
+
+
+def default_folder(study: Study, recipe: str | None = None) -> Path:
+    """Where the runs of a study lie when nobody says: over another recipe than its own, apart."""
+    return Path("runs") / "-".join(["study", study.home, *([Path(recipe).stem] if recipe else [])])
 
 
 def _report(study: Study, runs: Sequence[StudyRun], folder: Path, expect: bool) -> str:

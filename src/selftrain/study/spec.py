@@ -105,6 +105,10 @@ class Study(Section):
             wrong += [f"paper: {model}: no arm is called {arm!r}" for arm in arms if arm not in self.arms]
         return wrong
 
+    def with_recipe(self, name_or_path: str) -> Study:
+        """The same arms over another recipe."""
+        return self.model_copy(update={"recipe": name_or_path, "bases": {}})
+
     def first_seeds(self, number: int) -> Study:
         """The same study with fewer seeds."""
         arms = {
