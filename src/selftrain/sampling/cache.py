@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 KV_ROUND = 32  # attention reads storage up to the longest row, rounded up to this many tokens
-STEP_ROUND = 16  # tokens of a step on a CPU: oneDNN keeps a compiled product for each number that it has met
+STEP_ROUND = 8  # tokens of a step on a CPU: oneDNN keeps a compiled product for each number that it has met
 KV_ROUND_GPU = 128  # there, few shapes matter more than few bytes
 
 
