@@ -41,7 +41,9 @@ def test_a_slot_smaller_than_a_page_is_kept() -> None:
     assert made.storage.all()
 
 
-@pytest.mark.parametrize(("tokens", "expected"), [(1, STEP_ROUND), (STEP_ROUND, STEP_ROUND), (STEP_ROUND + 1, 2 * STEP_ROUND)])
+@pytest.mark.parametrize(
+    ("tokens", "expected"), [(1, STEP_ROUND), (STEP_ROUND, STEP_ROUND), (STEP_ROUND + 1, 2 * STEP_ROUND)]
+)
 def test_a_step_is_filled_up_with_the_spare_slot(tokens: int, expected: int) -> None:
     made = cache()
     numbers = torch.arange(tokens)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,6 +190,20 @@ def test_killed_between_runs_it_ends_the_same(whole: Path, tmp_path: Path) -> No
     assert digests(folder) == digests(whole)
     assert len(events(folder / "dpo-st/seed-1", "stage-start")) == len(events(whole / "dpo-st/seed-1", "stage-start"))
     shutil.rmtree(folder)
+
+
+def test_the_report_of_an_archive_is_the_study_s(whole: Path, tmp_path: Path) -> None:
+    """All of it but the links to the pages of its runs, which an archive does not have."""
+    archive, again = tmp_path / "kept.tar.gz", tmp_path / "whole"
+    first = study_command("smoke", ONE_THREAD, out=whole, progress=Silent(), report_only=True, archive=archive)
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    second = study_command("smoke", ONE_THREAD, out=again, progress=Silent(), report_only=True)
+    assert second.replace(str(again), str(whole)) == first
+    found = [json.loads((folder / "study.json").read_text()) for folder in (whole, again)]
+    assert [{run.pop("page") for run in results["runs"]} for results in found] == [{True}, {False}]
+    assert found[0] == found[1]
+    assert not list(again.rglob("*.safetensors"))
 
 
 def test_a_report_of_no_study_is_refused(tmp_path: Path) -> None:
