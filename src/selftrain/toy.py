@@ -1,7 +1,7 @@
 """Random models with a tokenizer trained on the spot: `random-llama`, `random-t5`, `small-t5`.
 
 The first two have two layers and make the whole loop runnable in seconds, with no weights at all (`smoke`,
-`smoke-t5`, tests). `small-t5` has 8 M parameters and a vocabulary of whole words and single digits, those of
+`smoke-t5`, tests). `small-t5` has 7 M parameters and a vocabulary of whole words and single digits, those of
 gsm_symbolic (extra `gym`): it learns a few of its templates from nothing in minutes (recipe `templates-t5`), so that
 the encoder-decoder path can be judged without T5's weights. The T5 ones have no `<` and no newline, as T5 itself.
 """
@@ -16,6 +16,10 @@ from selftrain.data.arithmetic import problems
 from selftrain.data.reasoning_gym import load_reasoning_gym
 
 NAMES = ("random-llama", "random-t5", "small-t5")
+T5_SIZES = {
+    "random-t5": {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4},
+    "small-t5": {"d_model": 256, "d_kv": 64, "d_ff": 512, "num_layers": 4, "num_heads": 4},
+}
 WORDS = DataSpec(source="reasoning_gym:gsm_symbolic", params={"seed": 80_000_000, "size": 4000})
 
 
@@ -31,15 +35,9 @@ def make_toy(name: str, folder: Path, seed: int = 0) -> None:
     logging.disable_progress_bar()  # saving a toy is nothing to tell of
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if name == "random-llama":
-            tokenizer = _llama_tokenizer()
-            module = _llama(tokenizer)
-        elif name == "random-t5":
-            tokenizer = _t5_tokenizer()
-            module = _t5(tokenizer, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4)
-        else:
-            tokenizer = _word_tokenizer()
-            module = _t5(tokenizer, d_model=256, d_kv=64, d_ff=512, num_layers=4, num_heads=4)
+        make = {"random-llama": _llama_tokenizer, "random-t5": _t5_tokenizer, "small-t5": _word_tokenizer}
+        tokenizer = make[name]()
+        module = _t5(tokenizer, **T5_SIZES[name]) if name in T5_SIZES else _llama(tokenizer)
     module.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
