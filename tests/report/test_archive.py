@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import tarfile
 from pathlib import Path
 
@@ -24,9 +25,8 @@ def unpacked(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_the_report_of_an_archive_is_the_run_s(finished: Path, unpacked: Path) -> None:
-    again, first = write_report(unpacked), write_report(finished)
-    assert [results["run"].pop("folder") for results in (again, first)] == [str(unpacked), str(finished)]
-    assert again == first
+    again, first = (json.dumps(write_report(folder)).replace(str(folder), "RUN") for folder in (unpacked, finished))
+    assert json.loads(again) == json.loads(first)
 
 
 def test_no_text_of_a_data_set_is_kept_and_no_weights(finished: Path, unpacked: Path, tmp_path: Path) -> None:

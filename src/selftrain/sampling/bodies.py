@@ -41,7 +41,7 @@ class Body(Protocol):
         ...
 
     def release(self, slot: int) -> None:
-        """A slot's row has ended: its storage may go."""
+        """A slot is out of use from now on: its storage may go."""
         ...
 
 

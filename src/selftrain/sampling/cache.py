@@ -122,7 +122,8 @@ class SlotCache:
         self.values[layer][slots, :, :size] = values[owners]
 
     def release(self, slot: int) -> None:
-        """Give a slot's pages back to the system, where storage lies in pages: its row has ended."""
+        """Give a slot's pages back to the system, where storage lies in pages. Not for a slot that will be used again:
+        being given them once more costs a tenth of the speed (docs/log.md)."""
         if self.pages is None or not hasattr(mmap, "MADV_DONTNEED"):
             return
         kinds, layers, slots = self.storage.shape[:3]

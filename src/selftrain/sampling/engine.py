@@ -239,8 +239,8 @@ class _Loop:
             reach = int((self.slots.start + self.slots.length)[movers].max())
             self.body.move(movers.tolist(), targets.tolist(), reach)
             self.slots.move(movers, targets)
-            for slot in movers.tolist():
-                self.body.release(slot)
+        for slot in range(size, len(self.slots)):
+            self.body.release(slot)
         self.slots.truncate(size)
 
     def _step(self) -> None:
@@ -299,7 +299,6 @@ class _Loop:
         result = Generated(ids, stop, tuple(slots.forced[slot]), state.calls, state.uncalculated)
         self.finished[int(slots.request[slot])] = result
         slots.request[slot] = -1
-        self.body.release(slot)
         if self.on_finished is not None:
             self.on_finished(result)
 
