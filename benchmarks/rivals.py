@@ -38,7 +38,7 @@ def open_system(setup: Setup, task: Task, questions: Sequence[Question]) -> Gene
 
 
 def _ours(setup: Setup, task: Task, questions: Sequence[Question], model: LanguageModel, codec: Codec) -> Generate:
-    engine = Engine(model, num_slots=setup.rows, style=codec.style, tables=codec.tables, keep_weights=False)
+    engine = Engine(model, num_slots=setup.rows, style=codec.style, tables=codec.tables)
     params = sampling_params(task, setup.calculator)
 
     def generate(seed: int) -> Answers:

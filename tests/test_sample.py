@@ -27,6 +27,7 @@ from selftrain.toy import make_toy
 from selftrain.weights import weights_digest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
+NAMES = ("random-llama", "random-t5")
 PATIENCE_S = 120.0
 
 
@@ -67,9 +68,6 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-NAMES = ("random-llama", "random-t5")
 
 
 @pytest.fixture(scope="module")

@@ -35,16 +35,12 @@ HEAD_LOGITS = 2**26  # of a chunk in training: 128 MiB in bf16
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModel:
-    """A loaded model: its transformers module and tokenizer, where it came from, and its digest.
-
-    `for_sampling` holds what an engine put in the place of the weights, for the next engine.
-    """
+    """A loaded model: its transformers module and tokenizer, where it came from, and its digest."""
 
     module: nn.Module
     tokenizer: PreTrainedTokenizerBase
     path: Path
     digest: str
-    for_sampling: list[Any] = dataclasses.field(default_factory=list, compare=False, repr=False)
 
     @property
     def eos_id(self) -> int:

@@ -134,5 +134,4 @@ class SampleBench(Bench):
         return Engine(
             self.models.open_to_sample(model), num_slots=self.config.sampling.slots, style=self.codec.style,
             tables=self.codec.tables, say=self.progress.say, warn=lambda message: self.warn(message, plan.stage),
-            keep_weights=False,
         )  # fmt: skip

@@ -123,9 +123,7 @@ def open_sampler(job: Job, opened: contextlib.ExitStack, say: Callable[[str], No
     from selftrain.sampling.engine import Engine
 
     model = load_model(weights.path, digest=weights.digest, device=job.device, precision=job.precision)
-    return Engine(
-        model, num_slots=settings.slots, style=codec.style, tables=codec.tables, say=say, keep_weights=False
-    )  # fmt: skip
+    return Engine(model, num_slots=settings.slots, style=codec.style, tables=codec.tables, say=say)
 
 
 class Meter:

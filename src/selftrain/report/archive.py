@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import hashlib
 import io
 import tarfile
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ from selftrain import durable
 from selftrain.errors import RunError
 from selftrain.judged import COMPLETIONS
 from selftrain.records import Completion, Example, Pair, Problem, as_line, iter_jsonl
-from selftrain.stagefolder import MANIFEST
+from selftrain.stagefolder import MANIFEST, digest_of
 
 AS_THEY_ARE = ("config.yaml", "run.json", "journal.jsonl", "report.json", "train-log.jsonl", MANIFEST)
 
@@ -57,7 +56,7 @@ def write_archive(folder: Path, target: Path) -> int:
 def _entries(run: Path) -> Iterator[tuple[Path, bytes]]:
     """Files of a run, and what of them is kept."""
     for path in sorted(run.rglob("*.*")):
-        kept = _kept(path) if path.is_file() and "model" not in path.relative_to(run).parts[:-1] else None
+        kept = _kept(path) if path.is_file() else None
         if kept is not None:
             yield path, kept
 
@@ -80,11 +79,9 @@ def _lines(path: Path, kind: Any, change: Callable[[Any], Any]) -> bytes:
 
 
 def _without_text(problem: Problem) -> Problem:
-    digest = hashlib.sha256(problem.question.encode("utf-8", "surrogatepass")).hexdigest()
-    return dataclasses.replace(problem, question=f"sha256:{digest}", answer=None, rationale=None)
+    return dataclasses.replace(problem, question=f"sha256:{digest_of(problem.question)}", answer=None, rationale=None)
 
 
 def _counted(completion: Completion) -> Completion:
-    digest = hashlib.sha256(repr(completion.token_ids).encode()).digest()
-    ids = (int.from_bytes(digest[:6]),) * len(completion.token_ids)
+    ids = (int(digest_of(completion.token_ids)[:12], 16),) * len(completion.token_ids)
     return dataclasses.replace(completion, token_ids=ids, prefix=())

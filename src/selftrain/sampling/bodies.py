@@ -40,10 +40,6 @@ class Body(Protocol):
         """Copy the storage of slots to other slots: their first `length` positions."""
         ...
 
-    def release(self, slot: int) -> None:
-        """A slot is out of use from now on: its storage may go."""
-        ...
-
 
 def prompts_and_owners(
     prompts: Prompts, slots: Sequence[Sequence[int]], device: torch.device
@@ -116,11 +112,6 @@ class CausalBody:
         """See `Body`."""
         if self.cache is not None:
             self.cache.move(sources, targets, length)
-
-    def release(self, slot: int) -> None:
-        """See `Body`."""
-        if self.cache is not None:
-            self.cache.release(slot)
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """The transformers cache interface: store key and value [N, H, 1, D], return what attention reads."""

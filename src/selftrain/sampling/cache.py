@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.nn import functional
 
 KV_ROUND = 32  # attention reads storage up to the longest row, rounded up to this many tokens
-STEP_ROUND = 8  # tokens of a step on a CPU: oneDNN keeps a compiled product for each number that it has met
 KV_ROUND_GPU = 128  # there, few shapes matter more than few bytes
 
 
@@ -44,8 +43,7 @@ class Batch:
 
 
 class SlotCache:
-    """Keys and values [slots + 1, heads, length, width] a layer, allocated once; the last slot is `spare`, and what
-    lies there is never read by a row."""
+    """Keys and values [slots, heads, length, width] a layer, allocated once."""
 
     def __init__(
         self,
@@ -57,23 +55,10 @@ class SlotCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self.spare, self.length = num_slots, length
-        shape = (2, num_layers, num_slots + 1, heads, length, width)
-        self.pages, self.storage = zeros(shape, dtype, device)
+        self.num_slots, self.length = num_slots, length
+        shape = (2, num_layers, num_slots, heads, length, width)
+        self.storage = zeros(shape, dtype, device)
         self.keys, self.values = (list(part) for part in self.storage)
-
-    def filled(self, batch: Batch) -> Batch:
-        """On a CPU, with more tokens, of the spare slot, up to a multiple of `STEP_ROUND`."""
-        more = -len(batch.tokens) % STEP_ROUND
-        if not more or batch.tokens.device.type != "cpu":
-            return batch
-        zeros = batch.tokens.new_zeros(more)
-        return dataclasses.replace(
-            batch,
-            tokens=torch.cat([batch.tokens, zeros]),
-            positions=torch.cat([batch.positions, zeros]),
-            slots=torch.cat([batch.slots, zeros + self.spare]),
-        )
 
     def begin(self, batch: Batch) -> None:
         """Say which tokens the next writes and reads are of."""
@@ -121,19 +106,6 @@ class SlotCache:
         self.keys[layer][slots, :, :size] = keys[owners]
         self.values[layer][slots, :, :size] = values[owners]
 
-    def release(self, slot: int) -> None:
-        """Give a slot's pages back to the system, where storage lies in pages. Not for a slot that will be used again:
-        being given them once more costs a tenth of the speed (docs/log.md)."""
-        if self.pages is None or not hasattr(mmap, "MADV_DONTNEED"):
-            return
-        kinds, layers, slots = self.storage.shape[:3]
-        size = self.storage[0, 0, 0].nbytes
-        for number in range(slot, kinds * layers * slots, slots):
-            begin = -(-number * size // mmap.PAGESIZE) * mmap.PAGESIZE  # neighbours keep the pages that they share
-            end = (number + 1) * size // mmap.PAGESIZE * mmap.PAGESIZE
-            if begin < end:
-                self.pages.madvise(mmap.MADV_DONTNEED, begin, end - begin)
-
     def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """Copy slots: their first `length` positions."""
         layers = self.storage[:, :, :, :, :length].flatten(0, 1)  # [2 L, slots, H, length, D]
@@ -142,21 +114,17 @@ class SlotCache:
             part[:, list(targets)] = part[:, list(sources)]
 
 
-def zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> tuple[mmap.mmap | None, Tensor]:
-    """Storage of zeros, and in main memory its pages. The system gives a page when it is first written, so that what
-    rows do not reach costs nothing (`torch.zeros` writes all, `numpy.zeros` asks for pages of 2 MB)."""
+def zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Storage of zeros. In main memory the system gives a page when it is first written, so that what rows do not
+    reach costs nothing (`torch.zeros` writes all, `numpy.zeros` asks for pages of 2 MB)."""
     if device.type != "cpu":
-        return None, torch.zeros(shape, dtype=dtype, device=device)
-    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, **private)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        pages.madvise(mmap.MADV_NOHUGEPAGE)
-    return pages, torch.frombuffer(pages, dtype=dtype).view(*shape)
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.frombuffer(mmap.mmap(-1, math.prod(shape) * dtype.itemsize), dtype=dtype).view(*shape)
 
 
 def storage_bytes(num_slots: int, length: int, num_layers: int, heads: int, width: int, dtype: torch.dtype) -> int:
     """Bytes that a `SlotCache` of this shape takes."""
-    return 2 * num_layers * (num_slots + 1) * heads * length * width * dtype.itemsize
+    return 2 * num_layers * num_slots * heads * length * width * dtype.itemsize
 
 
 def rounded(length: int, limit: int, device: torch.device) -> int:

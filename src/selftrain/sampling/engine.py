@@ -59,8 +59,6 @@ class Engine:
         tables: of the tokenizer, where they are known already.
         say: hears what a user should know: the slow path and why.
         warn: hears of fewer slots; by default `say` does.
-        keep_weights: False where nothing but sampling will be asked of the model: on a CPU its weights are then in
-            memory once, and its module gives NaN.
     """
 
     def __init__(
@@ -72,14 +70,12 @@ class Engine:
         tables: ForcingTables | None = None,
         say: Callable[[str], None] = lambda _: None,
         warn: Callable[[str], None] | None = None,
-        keep_weights: bool = True,
     ) -> None:
         self.model = model
         self.num_slots = num_slots
         self.tables = tables or build_tables(model.tokenizer, style)
         self.forcer = Forcer(self.tables)
         self.say, self.warn = say, warn or say
-        self.keep_weights = keep_weights
         self._kept: tuple[Shape, Body] | None = None
 
     @torch.inference_mode()
@@ -148,19 +144,13 @@ class Engine:
 
     @functools.cached_property
     def _products(self) -> Products:
-        """Made at the first generation and kept: they are the weights, in another order, or in place of them."""
+        """Made at the first generation and kept: they are the weights, in another order."""
         reason = plain_path_reason(self.model.module)
         if reason:
             self.say(f"decoding through the model's own forward, which is slower: {reason}")
         if reason := why_without_kernels(self.model.module):
             self.say(f"decoding without compiled kernels, which is slower: {reason}")
-        if self.model.for_sampling:
-            taken: Products = self.model.for_sampling[0]
-            return taken
-        made = make_products(self.model.module, self.keep_weights)
-        if not self.keep_weights:
-            self.model.for_sampling.append(made)
-        return made
+        return make_products(self.model.module)
 
     def _halve(self, num_slots: int) -> None:
         """Go on with half the slots."""
@@ -239,8 +229,6 @@ class _Loop:
             reach = int((self.slots.start + self.slots.length)[movers].max())
             self.body.move(movers.tolist(), targets.tolist(), reach)
             self.slots.move(movers, targets)
-        for slot in range(size, len(self.slots)):
-            self.body.release(slot)
         self.slots.truncate(size)
 
     def _step(self) -> None:

@@ -50,10 +50,6 @@ class GraphedBody:
         """See `Body`."""
         self.body.move(sources, targets, length)
 
-    def release(self, slot: int) -> None:
-        """See `Body`."""
-        self.body.release(slot)
-
     def step(self, batch: Batch) -> Tensor:
         """See `Body`; the logits are overwritten by the next step."""
         return self._step(filled_up(batch, self.length, batch.num_rows))

@@ -4,15 +4,13 @@
     out = qkv(hidden)       # [N, sum of the layers' outputs]
 
 On a CPU, oneDNN keeps the weights in the order in which its kernels read them: 1.2 to 1.4 times the speed of a plain
-product at 64 to 192 rows (measured, docs/log.md), for a second copy of the weights in memory, or in the place of the
-first (`keep=False`: the module is then good for nothing else, and gives NaN). Elsewhere the layers' weights are put
-side by side and become views of the whole: no second copy, and the module still runs as before.
+product at 64 to 192 rows (measured, docs/log.md), for a second copy of the weights in memory. Elsewhere the layers'
+weights are put side by side and become views of the whole: no second copy, and the module still runs as before.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,16 +24,13 @@ from selftrain.hardware import cpu_has_bf16
 class Product:
     """Linear layers of one input, side by side."""
 
-    def __init__(self, *layers: Any, keep: bool = True) -> None:
+    def __init__(self, *layers: Any) -> None:
         biases = [layer.bias for layer in layers if layer.bias is not None]
         self.bias = side_by_side(biases) if biases else None
         weights = [layer.weight for layer in layers]
         self.dtype = weights[0].dtype
         self.is_packed = can_pack(weights[0])
         self.weight = pack(weights) if self.is_packed else side_by_side(weights)
-        if self.is_packed and not keep:
-            for weight in weights:
-                weight.data = weight.new_full((1,), math.nan).expand(weight.shape)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """[N, D] -> [N, sum of outputs]."""

@@ -88,14 +88,14 @@ def kernels_of(module: Any) -> tuple[Kernels | TritonKernels | None, str]:
 class LlamaProducts:
     """A model's products, which outlive the storage of one generation: packing them takes a while."""
 
-    def __init__(self, module: nn.Module, keep: bool = True) -> None:
+    def __init__(self, module: nn.Module) -> None:
         base: Any = module.base_model
         attention, mlp = [layer.self_attn for layer in base.layers], [layer.mlp for layer in base.layers]
-        self.qkv = [Product(part.q_proj, part.k_proj, part.v_proj, keep=keep) for part in attention]
-        self.o = [Product(part.o_proj, keep=keep) for part in attention]
-        self.gate_up = [Product(part.gate_proj, part.up_proj, keep=keep) for part in mlp]
-        self.down = [Product(part.down_proj, keep=keep) for part in mlp]
-        self.head = Product(module.get_output_embeddings())  # type: ignore[operator]  # may be the embedding's weights
+        self.qkv = [Product(part.q_proj, part.k_proj, part.v_proj) for part in attention]
+        self.o = [Product(part.o_proj) for part in attention]
+        self.gate_up = [Product(part.gate_proj, part.up_proj) for part in mlp]
+        self.down = [Product(part.down_proj) for part in mlp]
+        self.head = Product(module.get_output_embeddings())  # type: ignore[operator]
 
 
 class LlamaBody:
@@ -145,8 +145,6 @@ class LlamaBody:
 
     def step(self, batch: Batch) -> Tensor:
         """See `Body`."""
-        if self.kernels is not None:  # else more tokens cost copies of the storage
-            batch = self.cache.filled(batch)
         self.cache.begin(batch)
         mask = self.cache.causal_mask()[:, None, None]  # [N, 1, 1, visible]
 
@@ -164,10 +162,6 @@ class LlamaBody:
     def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """See `Body`."""
         self.cache.move(sources, targets, length)
-
-    def release(self, slot: int) -> None:
-        """See `Body`."""
-        self.cache.release(slot)
 
     def _forward(self, tokens: Tensor, attend: Attend) -> Tensor:
         """Hidden states [N, D] of N tokens, normed for the head; `attend` takes a layer's number and projections."""

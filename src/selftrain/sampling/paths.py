@@ -57,11 +57,8 @@ class Shape:
         return storage_bytes(self.num_slots, length, config.num_hidden_layers, heads, width, dtype)
 
 
-def make_products(module: nn.Module, keep: bool = True) -> Products:
+def make_products(module: nn.Module) -> Products:
     """A model's products for its fast path, made once a model; None where it has none.
-
-    Args:
-        keep: the module's own weights, where products hold copies (`linear`).
 
     Raises:
         ModelError: an encoder-decoder model that is not of the T5 kind.
@@ -72,8 +69,8 @@ def make_products(module: nn.Module, keep: bool = True) -> Products:
             raise ModelError(
                 f"Expected a decoder-only model or an encoder-decoder of type {' or '.join(T5_TYPES)}, got {kind!r}."
             )
-        return T5Products(module, keep)
-    return None if plain_path_reason(module) else LlamaProducts(module, keep)
+        return T5Products(module)
+    return None if plain_path_reason(module) else LlamaProducts(module)
 
 
 def make_body(module: nn.Module, products: Products, shape: Shape) -> Body:
@@ -112,7 +109,7 @@ def auto_slots(module: nn.Module, prompt_tokens: int, new_tokens: int) -> int:
         return SLOTS
     config: Any = module.config
     logits = 3 * 4 * config.vocab_size
-    a_row = Shape(MAX_SLOTS, prompt_tokens, new_tokens).storage_bytes(module) // MAX_SLOTS + logits
+    a_row = Shape(1, prompt_tokens, new_tokens).storage_bytes(module) + logits
     return fitting_slots(torch.cuda.mem_get_info(device)[0] // 2, a_row)
 
 

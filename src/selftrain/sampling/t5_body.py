@@ -35,16 +35,14 @@ def kernels_of(module: Any) -> tuple[Kernels | TritonKernels | None, str]:
 class T5Products:
     """A decoder's products, which outlive the storage of one generation: packing them takes a while."""
 
-    def __init__(self, module: nn.Module, keep: bool = True) -> None:
+    def __init__(self, module: nn.Module) -> None:
         blocks: Any = module.get_decoder().block  # type: ignore[operator]
         own = [block.layer[0].SelfAttention for block in blocks]
         cross = [block.layer[1].EncDecAttention for block in blocks]
-        self.qkv = [Product(part.q, part.k, part.v, keep=keep) for part in own]
-        self.own_o = [Product(part.o, keep=keep) for part in own]
-        self.cross_q = [Product(part.q, keep=keep) for part in cross]
-        self.cross_o = [Product(part.o, keep=keep) for part in cross]
-        self.feeds = [Feed(block.layer[-1].DenseReluDense, keep) for block in blocks]
-        self.head = Product(module.get_output_embeddings())  # type: ignore[operator]  # may be the embedding's weights
+        self.qkv, self.own_o = [Product(part.q, part.k, part.v) for part in own], [Product(part.o) for part in own]
+        self.cross_q, self.cross_o = [Product(part.q) for part in cross], [Product(part.o) for part in cross]
+        self.feeds = [Feed(block.layer[-1].DenseReluDense) for block in blocks]
+        self.head = Product(module.get_output_embeddings())  # type: ignore[operator]
 
 
 class T5Body:
@@ -62,7 +60,7 @@ class T5Body:
         self.device = weight.device
         self.own = SlotCache(num_slots, length, *shape)
         self.cross = SlotCache(num_slots, prompt_length, *shape)
-        self.prompt_lengths = torch.ones(num_slots + 1, dtype=torch.long, device=weight.device)
+        self.prompt_lengths = torch.ones(num_slots, dtype=torch.long, device=weight.device)
         # of the prompts so far: what cross-attention reads; on a GPU steps are graphs, which keep their first shapes
         self.widest = prompt_length if self.device.type == "cuda" else 1
         self.products = products
@@ -89,8 +87,6 @@ class T5Body:
 
     def step(self, batch: Batch, wanted: list[int] | None = None) -> Tensor:
         """See `Body`; `wanted` names the tokens whose logits are asked for, else each slot's newest."""
-        if self.kernels is not None:
-            batch = self.own.filled(batch)
         self.own.begin(batch)
         self.cross.begin(batch)
         hidden: Tensor = self.decoder.embed_tokens(batch.tokens)  # [N, D]
@@ -116,11 +112,6 @@ class T5Body:
         self.own.move(sources, targets, length)
         self.cross.move(sources, targets, self.widest)
         self.prompt_lengths[list(targets)] = self.prompt_lengths[list(sources)]
-
-    def release(self, slot: int) -> None:
-        """See `Body`."""
-        self.own.release(slot)
-        self.cross.release(slot)
 
     def _add_norm(self, hidden: Tensor, delta: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
         """hidden + delta (perhaps in place), and its norm."""
@@ -169,10 +160,10 @@ class T5Body:
 class Feed:
     """A block's feed-forward part, gated or not."""
 
-    def __init__(self, dense: Any, keep: bool) -> None:
+    def __init__(self, dense: Any) -> None:
         self.act, self.is_gated = dense.act, hasattr(dense, "wi_0")
-        self.first = Product(*([dense.wi_0, dense.wi_1] if self.is_gated else [dense.wi]), keep=keep)
-        self.last = Product(dense.wo, keep=keep)
+        self.first = Product(dense.wi_0, dense.wi_1) if self.is_gated else Product(dense.wi)
+        self.last = Product(dense.wo)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """[N, D] -> [N, D]."""
