@@ -40,10 +40,13 @@ fuzz: $(VENV)/.installed-fuzz ## Fuzz all that reads text, SECONDS=600 a target;
 
 bounds: $(VENV)/.installed-lock ## Test with the lowest versions that pyproject.toml allows; torch stays as pinned
 	$(PYTHON) -m venv --clear $(BOUNDS)
-	grep '^torch==' constraints.txt > $(BOUNDS)/torch.txt
+	grep '^torch==' constraints.txt > $(BOUNDS)/kept.txt
+	echo 'datasets==4.7.*' >> $(BOUNDS)/kept.txt  # its lowest; else uv raises it, to keep the newest fsspec
 	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python $(BOUNDS)/bin/python --no-header --no-annotate \
-	  --extra dev --extra gym --constraint $(BOUNDS)/torch.txt --output-file $(BOUNDS)/lowest.txt pyproject.toml
-	$(BOUNDS)/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -c $(BOUNDS)/lowest.txt -e '.[dev,gym]'
+	  --extra dev --extra gym --extra hub --extra sentencepiece --constraint $(BOUNDS)/kept.txt \
+	  --output-file $(BOUNDS)/lowest.txt pyproject.toml
+	$(BOUNDS)/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -c $(BOUNDS)/lowest.txt \
+	  -e '.[dev,gym,hub,sentencepiece]'
 	OMP_NUM_THREADS=1 $(BOUNDS)/bin/python -m pytest -n 2 --dist loadfile \
 	  --ignore tests/e2e --ignore tests/docs --ignore tests/benchmarks $(ARGS)
 	$(BOUNDS)/bin/selftrain run smoke --out $(BOUNDS)/smoke

@@ -26,13 +26,14 @@ Json = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """`speed`: completions a second of `first` over `second`; `memory`: their peaks; `roofline`: of `first` alone.
+    """`speed`: completions a second of `first` over `second`; `memory`: their peaks; `roofline`, and `calls` of the
+    calculator a completion: of `first` alone.
 
     `field` is what of a record is compared, where it is another. With `where_it_runs` a rival that failed is no miss.
     """
 
     text: str
-    kind: Literal["speed", "memory", "roofline"]
+    kind: Literal["speed", "memory", "roofline", "calls"]
     first: str
     second: str
     bound: float
@@ -52,6 +53,7 @@ TARGETS = (
     Target("d. vLLM without calculator", "speed", "ours", "vllm", 1.3),
     Target("calculator on / off", "speed", "ours", "ours-plain", 0.98, by_interval=True, repetitions=5),
     Target("the same, two-layer model", "speed", "smoke", "smoke-plain", 0.95, by_interval=True, repetitions=5),
+    Target("calls of the calculator a completion", "calls", "ours", "", 1.5),
     Target("share of the roofline", "roofline", "ours", "", 0.30, stretch=0.40),
     Target("encoder-decoder, b. generate", "speed", "t5", "t5-hf", 2.0),
     Target("peak memory over b's", "memory", "ours", "hf", 1.0, at_most=True),
@@ -142,6 +144,9 @@ def measured(target: Target, content: Json) -> tuple[float, ...]:
         peak = best_peak(content)
         rows = [first[key] for key in sorted(first, key=int)]
         return tuple(roofline_share(row, peak) for row in rows if row.get("parameters")) if peak else ()
+    if target.kind == "calls":
+        judged = [first[key] for key in sorted(first, key=int) if first[key]["judged"]]
+        return tuple(row["annotations"] / row["judged"] for row in judged)
     second = content["records"].get(target.second, {})
     field = target.field or FIELDS[target.kind]
     both = sorted(first.keys() & second.keys(), key=int)

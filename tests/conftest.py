@@ -22,5 +22,8 @@ def data_dir() -> Path:
     """The folder with gsm8k, svamp and asdiv: $SELFTRAIN_DATA, else shared/data beside the repository; or skip."""
     folder = Path(os.environ.get("SELFTRAIN_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     if not folder.is_dir():
-        pytest.skip(f"needs the public data sets; no folder {folder} (set SELFTRAIN_DATA)")
+        pytest.skip(
+            f"needs the public files of GSM8K, SVAMP and ASDiv, no part of the repository; no folder {folder} "
+            "(set SELFTRAIN_DATA)"
+        )
     return folder

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import errno
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from selftrain import api
+from selftrain import __version__, api
 from selftrain.bench import Bench, Stopped
 from selftrain.errors import ConfigError, RunError
 from selftrain.progress import Silent
 from selftrain.recipe import load_config
 from selftrain.rundir import RunDir
-from selftrain.sampling.engine import _Loop
+from selftrain.sampling.engine import Engine, _Loop
 from selftrain.training.sft import SFTObjective
+from selftrain.workbench import Workbench
+
+
+class Heard(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
 
 STAGE: dict[str, Any] = {"inputs": {}, "settings": {}, "work": lambda folder: {"done": 1}}
 
@@ -33,6 +47,19 @@ def test_no_stage_beyond_the_end_is_begun_and_finished_ones_are_passed(tmp_path:
         assert bench.stage("1-iteration/dpo", **STAGE).skipped
 
 
+def test_rows_that_are_too_long_are_told_with_the_first_problems(tmp_path: Path) -> None:
+    config = load_config("smoke", ["training.max_target_tokens=77"])
+    left_out = {"over_limit": 9, "over_limit_first": ["q1", "q4"]}
+    with RunDir.open(tmp_path / "run", config) as rundir:
+        bench = Workbench(config, rundir, Silent())
+        bench._told("1-iteration/pair", inputs={}, settings={}, work=lambda folder: left_out)
+        bench._told("1-iteration/select", inputs={}, settings={}, work=lambda folder: {"over_limit": 0})
+        events = [json.loads(line) for line in (rundir.path / "journal.jsonl").read_text().splitlines()]
+    (warning,) = [event for event in events if event["event"] == "warning"]
+    assert warning["stage"] == "1-iteration/pair"
+    assert "9 rows" in warning["message"] and "77 tokens" in warning["message"] and "q1, q4" in warning["message"]
+
+
 @pytest.mark.parametrize(
     ("use", "joined"), [("both", ["pairs", "labels"]), ("pairs", ["pairs"]), ("labels", ["labels"])]
 )
@@ -42,6 +69,16 @@ def test_samples_join_the_pools_that_use_names(tmp_path: Path, use: str, joined:
         bench = Bench(config, rundir, Silent())
         bench._brought = bench.stage("samples", **STAGE)
         assert [pool for pool in ("pairs", "labels") if bench.brought_for(pool)] == joined
+
+
+def test_storage_is_said_once_as_a_run_begins(tmp_path: Path) -> None:
+    """The largest stage's: 32 slots, the longest prompt, 40 new tokens."""
+    heard = Heard()
+    for _ in range(2):
+        api.run("smoke", until="data", out=tmp_path / "run", progress=heard)
+        (tmp_path / "run/0-base").mkdir(exist_ok=True)
+    (line,) = [line for line in heard.lines if "key/value storage" in line]
+    assert re.fullmatch(r"sampling: at most 0\.\d+ GB of key/value storage \(32 rows of \d+ \+ 40 tokens\)", line)
 
 
 def test_what_cannot_be_is_refused_before_the_folder_is_made(tmp_path: Path) -> None:
@@ -59,6 +96,31 @@ def test_samples_and_an_own_warm_up_model_are_part_of_what_a_run_is(tmp_path: Pa
     for override in ("warmup_model=mine", "data.samples=s.jsonl"):
         with pytest.raises(RunError, match="holds a different run"):
             RunDir.open(tmp_path / "run", load_config("smoke", [override]))
+
+
+def test_changed_code_another_version_and_a_damaged_shard_are_in_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, made = tmp_path / "run", "0-base/evaluate/made-up"
+    generate = Engine.generate
+
+    def cut_off(engine: Engine, *arguments: Any) -> Any:
+        if list(out.rglob("shard-*.jsonl")):
+            raise KeyboardInterrupt
+        return generate(engine, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Engine, "generate", cut_off)
+        patch.setattr("selftrain.rundir.__version__", "0.0")
+        patch.setattr("selftrain.rundir.code_digests", lambda: {"old.py": "0"})
+        api.run("smoke", ["sampling.shard_questions=2"], out=out, until=made)
+    (out / made / "shards/shard-00000.jsonl").write_bytes(b"{")
+    results = api.run("smoke", ["sampling.shard_questions=2"], out=out, until=made)
+    code, shard = results["warnings"]
+    assert code["stage"] == "start" and shard["stage"] == made
+    start = f"the code has changed since the last start: selftrain 0.0 there, {__version__} now: "
+    assert code["message"].startswith(start) and "is new" in code["message"]
+    assert shard["message"] == "not what was written, and sampled again: shard 0"
 
 
 def test_what_was_halved_for_want_of_memory_is_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

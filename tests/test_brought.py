@@ -102,6 +102,14 @@ def test_they_end_among_pairs_and_pseudo_labels(tmp_path: Path, codecs: Mapping[
     digest = file_digest(tmp_path / "teacher.jsonl")
     assert (gold.origin, label.origin, label.model) == ("gold", "samples#3", digest)
     assert label.target_ids == pair.chosen_ids and figures["by_model"] == {digest: 1}
+    assert (figures["over_limit"], figures["over_limit_first"]) == (0, [])
+
+    training = CONFIG.training.model_copy(update={"max_target_tokens": len(label.target_ids) - 1})
+    made["config"] = CONFIG.model_copy(update={"training": training})
+    short = run_pair(tmp_path / "short-pair", "1-iteration/pair", QUESTIONS, pool, **made)
+    assert (short["pairs"], short["over_limit"], short["over_limit_first"]) == (0, 1, ["mine/2"])
+    short = run_select(tmp_path / "short", "1-iteration/select", QUESTIONS[:1], QUESTIONS, pool, **made)
+    assert short["pseudo_labels"] == 0 and "mine/2" in short["over_limit_first"]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +122,8 @@ def test_they_end_among_pairs_and_pseudo_labels(tmp_path: Path, codecs: Mapping[
         ([{"text": "#### 9"}], "line 1: expected an 'id' or a 'question', got text"),
         ([{"id": "mine/1", "text": " "}], "line 1: expected a text in 'text', got an empty text"),
         ([{"id": "mine/1", "k": 0, "text": "a"}] * 2, r"line 2: expected a k .* got 0 \(as .*, line 1\)"),
+        ([{"id": "mine/1", "k": "1" * 5000, "text": "a"}], r"line 1: expected a k .* got '1{39}\."),
+        ([{"x" * 900_000: 1, "y": 2}], "line 1: expected an 'id' or a 'question', got x{80}, y"),
         ([{"id": "mine/1", "k": -1, "text": "a"}], "line 1: expected a k that no other row of mine/1 has, got -1"),
     ],
 )

@@ -18,12 +18,12 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_hub, "list_files", lambda repo: [])
 
 
-def checks(data_dir: Path | None = None, offline: bool = False) -> dict[str, doctor.Check]:
-    return {check.name: check for check in doctor.collect(data_dir, offline=offline)}
+def checks(data_dir: Path | None = None, online: bool = False) -> dict[str, doctor.Check]:
+    return {check.name: check for check in doctor.collect(data_dir, online=online)}
 
 
 def test_everything_is_looked_at(tmp_path: Path) -> None:
-    found = checks(tmp_path)
+    found = checks(tmp_path, online=True)
     assert set(found) == {
         "python", "selftrain", "torch", "libraries", "device", "cpu", "kernels", "memory", "disk", "reasoning-gym",
         "datasets", "math-verify", "peft", "vllm", "smollm2-135m", "model hub", "data",
@@ -50,10 +50,15 @@ def test_a_silent_hub_is_told_and_not_fatal(monkeypatch: pytest.MonkeyPatch) -> 
         raise model_hub.HubError("the hub gives no answer within 3 seconds")
 
     monkeypatch.setattr(model_hub, "list_files", silent)
-    assert checks()["model hub"].detail == "the hub gives no answer within 3 seconds"
-    assert checks()["model hub"].ok is None
+    assert checks(online=True)["model hub"].detail == "the hub gives no answer within 3 seconds"
+    assert checks(online=True)["model hub"].ok is None
+
+
+def test_the_hub_is_asked_only_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_hub, "list_files", lambda repo: pytest.fail("the hub was asked"))
-    assert checks(offline=True)["model hub"].ok is None
+    assert checks()["model hub"].ok is None
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert checks(online=True)["model hub"].detail == "not asked (offline)"
 
 
 def test_weights_on_this_machine(tmp_path: Path) -> None:

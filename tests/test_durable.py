@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from selftrain import durable
 from selftrain.errors import RunError
 
 SOURCE = Path(__file__).parents[1] / "src"
-AFTER = ["journal.jsonl", "model", "note.json", "shard-0.jsonl"]
+AFTER = ["journal.jsonl", "log.jsonl", "model", "note.json", "shard-0.jsonl"]
 CHANGES = """
 import sys
 from pathlib import Path
@@ -30,6 +32,10 @@ durable.append(folder / "journal.jsonl", "second")
 durable.remove(folder / "old.txt")
 with durable.whole(folder / "shard-0.jsonl", first_wins=True) as out:
     out.write(b"rows")
+with (folder / "log.jsonl").open("wb") as out:
+    out.write(b"row")
+    out.flush()
+    durable.sync(out, folder / "log.jsonl")
 """
 
 
@@ -68,7 +74,9 @@ def test_what_was_changed_is_there(tmp_path: Path) -> None:
 def test_at_every_fault_point_all_is_old_or_new_and_can_be_done_again(tmp_path: Path, fault: str) -> None:
     names = points(tmp_path)
     assert {"fsync note.json", "rename note.json", "fsync model/weights.bin", "rename model"} <= {*names}
-    assert {"remove old.txt", "link shard-N.jsonl"} <= {*names}
+    assert {"remove old.txt", "link shard-N.jsonl", "sync log.jsonl"} <= {*names}
+    folders = ("note.json", "model/.", "model/inner", "model", "shard-N.jsonl")
+    assert {f"fsync-folder {name}" for name in folders} <= {*names}
     for number, name in enumerate(names):
         folder = tmp_path / str(number)
         before(folder)
@@ -87,6 +95,22 @@ def test_at_every_fault_point_all_is_old_or_new_and_can_be_done_again(tmp_path: 
         durable.sweep(folder)
         assert sorted(path.name for path in folder.iterdir()) == AFTER, name
         assert (folder / "model" / "weights.bin").read_bytes() == b"new weights"
+
+
+def test_a_disk_that_brings_no_folder_to_it_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fsync
+
+    def fsync(descriptor: int, number: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: fsync(descriptor, errno.EINVAL))
+    durable.write(tmp_path / "note.json", b"new")
+    assert (tmp_path / "note.json").read_bytes() == b"new"
+    monkeypatch.setattr(os, "fsync", lambda descriptor: fsync(descriptor, errno.EIO))
+    with pytest.raises(RunError, match="Input/output error"):
+        durable.write(tmp_path / "note.json", b"newer")
 
 
 def test_a_failed_write_leaves_what_was_there_and_no_temporary(tmp_path: Path) -> None:

@@ -168,6 +168,7 @@ def test_a_file_is_made_once_and_not_over_another(folder: Path, tmp_path: Path) 
     export(folder, "pairs", out=file)
     manifest = json.loads((tmp_path / "pairs.jsonl.manifest.json").read_text())
     assert manifest["identity"]["stage"] == "1-iteration/pair" and manifest["rows"] == len(rows_of(file))
+    assert manifest["licences"] == {"arithmetic": "none needed: made up by selftrain"}
     before = file.stat().st_mtime_ns
     export(folder, "pairs", out=file)
     assert file.stat().st_mtime_ns == before

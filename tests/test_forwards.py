@@ -13,6 +13,7 @@ from selftrain.errors import ModelError
 from selftrain.forwards import Layout, Tree, choose_layout, target_hidden, why_not_trees
 from selftrain.models import LanguageModel, head_logits, is_encoder_decoder, load_model
 from selftrain.toy import make_toy
+from selftrain.training.objective import target_log_probs
 
 TREES = [
     Tree([5, 6, 7], [[20, 21, 0], [22, 0], [23], [20, 21, 24, 25, 0]]),
@@ -86,6 +87,33 @@ def test_auto_takes_trees_and_restores_the_models_own_attention(toy: LanguageMod
     assert toy.module.config._attn_implementation == before
 
 
+def test_auto_compares_the_rows_that_it_is_given(toy: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    forward = target_hidden
+
+    def noting(module: Any, trees: Any, *rest: Any) -> Any:
+        seen.append(trees)
+        return forward(module, trees, *rest)
+
+    monkeypatch.setattr("selftrain.forwards.target_hidden", noting)
+    assert choose_layout(toy.module, "auto", TREES) == ("trees", "")
+    assert seen == [TREES, TREES]
+
+
+def test_frozen_bf16_weights_of_a_training_of_adapters_take_trees_too() -> None:
+    """Both layouts round; the bound is that of bf16, and shared prompts that are wrong are far beyond it."""
+    torch.manual_seed(0)
+    module = _plain().bfloat16()
+    assert choose_layout(module, "auto", TREES) == ("trees", "")
+
+
+def _plain() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=64, initializer_range=0.2, **sizes))
+
+
 def _windowed() -> Any:
     from transformers import MistralConfig, MistralForCausalLM
 
@@ -97,7 +125,8 @@ def _capped() -> Any:
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return Gemma2ForCausalLM(Gemma2Config(vocab_size=64, num_key_value_heads=2, head_dim=8, **sizes))
+    kinds = ["full_attention"] * 2
+    return Gemma2ForCausalLM(Gemma2Config(vocab_size=64, num_key_value_heads=2, head_dim=8, layer_types=kinds, **sizes))
 
 
 def _absolute() -> Any:
@@ -106,7 +135,29 @@ def _absolute() -> Any:
     return GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64))
 
 
-@pytest.mark.parametrize(("build", "says"), [(_windowed, "sliding_window"), (_capped, "softcap")])
+def _mixed() -> Any:
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    more: dict[str, Any] = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16, "layer_types": kinds}
+    return Gemma3ForCausalLM(Gemma3TextConfig(vocab_size=64, num_key_value_heads=2, pad_token_id=0, **sizes, **more))
+
+
+def _chunked() -> Any:
+    """Llama 4's chunks are made by its mask alone: its attention is never told of them."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    module = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                                          num_attention_heads=4))  # fmt: skip
+    module.config.attention_chunk_size = 64
+    return module
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [(_windowed, "sliding"), (_mixed, "sliding"), (_chunked, "chunked"), (_capped, "softcap")],
+)
 def test_attention_of_another_kind_falls_back_to_rows_with_a_reason(build: Callable[[], Any], says: str) -> None:
     module = build().train()
     layout, reason = choose_layout(module, "auto")
@@ -114,6 +165,26 @@ def test_attention_of_another_kind_falls_back_to_rows_with_a_reason(build: Calla
     assert module.training
     with pytest.raises(ModelError, match="trees cannot be used"):
         choose_layout(module, "trees")
+
+
+def test_log_probabilities_beyond_a_window_are_the_models_own() -> None:
+    """Gemma 3: rows of 25 to 41 tokens, window 16, in the layout that `auto` chooses."""
+    torch.manual_seed(0)
+    module = _mixed().eval()
+    for parameter in module.parameters():
+        if parameter.ndim == 2:
+            parameter.data.mul_(4.0)  # so that attention looks somewhere
+    ids = torch.randint(1, 64, (80,)).tolist()
+    trees = [Tree(ids[:24], [ids[24:41], ids[41:42]]), Tree(ids[42:45], [ids[45:80]])]
+    values, rows = target_log_probs(module, trees, 0, choose_layout(module, "auto")[0])
+    pairs = [(prompt, target) for prompt, targets in trees for target in targets]
+    for row, (prompt, target) in enumerate(pairs):
+        logits = module(input_ids=torch.tensor([[*prompt, *target]])).logits[0, len(prompt) - 1 : -1]
+        own = logits.log_softmax(-1).gather(1, torch.tensor(target)[:, None])[:, 0]
+        torch.testing.assert_close(values[rows == row], own, rtol=1e-5, atol=1e-5)
+    module.config.sliding_window = 64
+    other, _ = target_log_probs(module, trees, 0, "rows")
+    assert not torch.allclose(values[rows == 0], other[rows == 0], atol=1e-3), "the window does not matter here"
 
 
 def test_other_models_take_trees_only_where_the_numbers_agree() -> None:
@@ -141,6 +212,7 @@ def test_a_wrong_position_would_be_noticed(toy: LanguageModel, monkeypatch: pyte
 
     monkeypatch.setattr(forwards, "_flatten", running)
     assert "off by" in why_not_trees(toy.module)
+    assert "off by" in why_not_trees(_plain().bfloat16(), TREES)
 
 
 def test_a_saved_model_does_not_name_our_attention(toy: LanguageModel, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_device_order(cuda: bool, mps: bool, device: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert hardware.default_device() == device
+    assert bool(hardware.device_note(device)) == (device == "mps")
 
 
 def test_cuda_that_only_emulates_bf16_gets_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,3 +83,20 @@ def test_memory_that_runs_out_is_known_whoever_asked_for_it(allocate: Callable[[
 )
 def test_other_errors_are_none_of_memory(error: Exception) -> None:
     assert not hardware.is_out_of_memory(error)
+
+
+def test_peak_memory_begins_anew_and_holds_what_was_held_between() -> None:
+    hardware.forget_peak_memory()
+    before = hardware.peak_memory()["host"]
+    held = bytearray(b"x") * (200 * 2**20)  # every page is written
+    assert hardware.peak_memory()["host"] > before + 150 * 2**20 and len(held)
+    assert "gpu" not in hardware.peak_memory()
+
+
+def test_a_file_with_two_names_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "a").write_bytes(b"x" * 1000)
+    (tmp_path / "b").hardlink_to(tmp_path / "inner" / "a")
+    (tmp_path / "c").write_bytes(b"x" * 10)
+    (tmp_path / "d").symlink_to(tmp_path / "c")
+    assert hardware.folder_bytes(tmp_path) == 1010

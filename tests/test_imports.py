@@ -59,6 +59,21 @@ print(json.dumps({"imported": imported, "changed": [key for key in before if bef
 """
 
 
+# Windows has neither module.
+WITHOUT = """
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys(("fcntl", "resource")))
+import selftrain
+for module in pkgutil.walk_packages(selftrain.__path__, "selftrain."):
+    if not module.name.endswith(("__main__", "triton_source")):
+        importlib.import_module(module.name)
+from pathlib import Path
+from selftrain.verify import worker
+worker._bound_memory()
+print(len([name for name in sys.modules if name.startswith("selftrain.")]))
+"""
+
+
 def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a fresh interpreter in an empty folder."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONHASHSEED": "0"}
@@ -98,3 +113,9 @@ def test_importing_everything_changes_nothing(tmp_path: Path) -> None:
     files = {path.stem for path in (SOURCE / "selftrain").glob("*.py")} - {"__init__", "__main__"}
     assert {f"selftrain.{name}" for name in files} <= set(seen["imported"])
     assert seen["changed"] == []
+
+
+def test_everything_is_imported_without_the_modules_of_posix(tmp_path: Path) -> None:
+    done = python("-c", WITHOUT, folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) > 100

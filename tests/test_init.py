@@ -73,6 +73,12 @@ def test_sets_are_apart_and_as_large_as_the_file_allows() -> None:
     assert list(found.tests) == ["my-held-out"]
 
 
+@pytest.mark.parametrize("rows", [60, 400])
+def test_the_rate_of_dpo_follows_steps_and_size(rows: int) -> None:
+    dpo = init(write(made_up(rows)), model="some/model").config.training.dpo
+    assert (dpo.learning_rate, dpo.beta) == ("auto", 0.3)
+
+
 def test_equal_questions_are_counted_once() -> None:
     rows = made_up(20)
     started = init(write([*rows, *({**row, "question": row["question"].upper()} for row in rows[:10])]), model="a/b")

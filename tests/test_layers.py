@@ -34,11 +34,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models",),
     (
         "calculator", "card", "data", "guard", "identity", "judged", "labelling", "model_hub", "outfile", "pairing",
-        "pool", "prompts", "proposal", "recipe", "rundir", "sharing", "similarity", "smollm2", "stagefolder", "toy",
-        "verify", "weights",
+        "pool", "prompts", "proposal", "recipe", "rundir", "sharing", "similarity", "smollm2", "spent", "stagefolder",
+        "toy", "verify", "weights",
     ),
-    ("config", "cost", "durable", "errors", "evidence", "hardware", "metrics", "offline", "processes", "progress",
-     "provenance", "records", "seeding",
+    ("config", "cost", "durable", "errors", "evidence", "hardware", "locking", "metrics", "offline", "processes",
+     "progress", "provenance", "records", "redaction", "seeding",
      "stopping", "userpath"),
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

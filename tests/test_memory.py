@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from selftrain.config import TrainingConfig
-from selftrain.memory import ROW_TOKENS, kept_bytes, shape_of, training_memory
-from selftrain.recipe import load_config, recipe_names, recipe_text
-
-LLAMA_7B = {"vocab_size": 32_000, "intermediate_size": 11_008, "num_key_value_heads": 32}
-QWEN3 = {"vocab_size": 151_936, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8,
-         "head_dim": 128, "tie_word_embeddings": True}  # fmt: skip
+from selftrain import api
+from selftrain.config import LoRAConfig, TrainingConfig
+from selftrain.errors import ConfigError
+from selftrain.memory import ROW_TOKENS, check_training_room, kept_bytes, shape_of, training_memory
+from selftrain.plan.known import known_shape
+from selftrain.recipe import listed_recipes, load_config, recipe_names, recipe_text
 
 
 def llama(**changes: Any) -> Any:
@@ -53,46 +52,8 @@ def test_traced_bytes_are_those_of_real_tensors(encoder_decoder: bool, precision
     assert (found.copies > 0) == (precision == "bf16") or encoder_decoder
 
 
-def t5(**shape: Any) -> Any:
-    from transformers import T5Config
-
-    return T5Config(vocab_size=32_128, d_kv=64, feed_forward_proj="gated-gelu", tie_word_embeddings=False, **shape)
-
-
-def qwen3(hidden_size: int, intermediate_size: int) -> Any:
-    from transformers import Qwen3Config
-
-    return Qwen3Config(hidden_size=hidden_size, intermediate_size=intermediate_size, **QWEN3)
-
-
-def gemma3() -> Any:
-    from transformers import Gemma3TextConfig
-
-    return Gemma3TextConfig(
-        vocab_size=262_144, hidden_size=1152, intermediate_size=6912, num_hidden_layers=26, num_attention_heads=4,
-        num_key_value_heads=1, head_dim=256, tie_word_embeddings=True,
-    )  # fmt: skip
-
-
 # As published. What a recipe says of its memory is counted from these.
-SHAPES: dict[str, Callable[[], Any]] = {
-    "gsm8k-flan-t5-base": lambda: t5(d_model=768, d_ff=2048, num_layers=12, num_heads=12),
-    "gsm8k-flan-t5-large": lambda: t5(d_model=1024, d_ff=2816, num_layers=24, num_heads=16),
-    "gsm8k-llama-1-7b": lambda: llama(**LLAMA_7B),
-    "gsm8k-llama-2-7b": lambda: llama(**LLAMA_7B),
-    "gsm8k-llama-3-8b": llama,
-    "gsm8k-llama-3-8b-lora": llama,
-    "gsm8k-qwen3-0.6b": lambda: qwen3(1024, 3072),
-    "gsm8k-qwen3-1.7b": lambda: qwen3(2048, 6144),
-    "gsm8k-llama-3.2-1b": lambda: llama(
-        hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, tie_word_embeddings=True
-    ),
-    "gsm8k-gemma-3-1b": gemma3,
-    "gsm8k-smollm2-135m": lambda: llama(
-        vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, tie_word_embeddings=True,
-    ),
-}  # fmt: skip
+SHAPES = {name: known_shape(load_config(name).model) for name in recipe_names() if name.startswith("gsm8k-")}
 
 
 def gigabytes(shape: Any, training: TrainingConfig, num_processes: int = 1, **changes: Any) -> int:
@@ -102,7 +63,7 @@ def gigabytes(shape: Any, training: TrainingConfig, num_processes: int = 1, **ch
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_recipe_says_what_it_needs(name: str) -> None:
-    shape, training = SHAPES[name](), load_config(name).training
+    shape, training = SHAPES[name], load_config(name).training
     said = re.search(r"^# .*Memory of one card, from the model's shape: (.*)$", recipe_text(name), re.MULTILINE)
     assert said is not None
     figures = [int(figure) for figure in re.findall(r"(\d+) GB", said[1])]
@@ -113,8 +74,13 @@ def test_a_recipe_says_what_it_needs(name: str) -> None:
         found.insert(1, gigabytes(shape, training, gradient_checkpointing=False))
         figures.remove(80)  # the card's
     assert figures == found
-    cards = [int(size) for size in re.findall(r"(\d+)(?: or \d+)? GB", str(load_config(name).description))]
-    assert found[0] < min(cards)
+    listed = next(recipe for recipe in listed_recipes() if recipe.name == name)
+    cards = re.findall(r"(\d+)(?: or \d+)? GB", listed.hardware)
+    assert found[0] < int(cards[0])
+    number, unit = listed.size.split()
+    counted = shape_of(shape)
+    head = counted.vocabulary * counted.width if shape.is_encoder_decoder else 0  # Flan-T5's own; the shape ties it
+    assert float(number) * {"M": 1e6, "B": 1e9}[unit] == pytest.approx(counted.parameters + head, rel=0.04)
 
 
 def test_every_recipe_of_a_model_that_is_not_here_says_so() -> None:
@@ -144,3 +110,29 @@ def test_building_a_shape_takes_no_memory_and_no_draws() -> None:
     torch.manual_seed(3)
     assert shape_of(llama()).parameters == 8_030_261_248
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_run_that_cannot_train_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """random-llama: 96,320 weights of 16 bytes are more than the 1.5 MB that are said to be there."""
+    monkeypatch.setattr("selftrain.bench.device_memory_bytes", lambda device: 1_500_000)
+    with pytest.raises(ConfigError, match="Training 0.1 of 0.1 million weights"):
+        api.run("smoke", ["compute.device=cpu"], out=tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*/manifest.json"))
+
+
+@pytest.mark.parametrize(("rank", "processes", "needs"), [(0, 1, 32.0), (0, 2, 16.0), (16, 1, None)])
+def test_both_numbers_are_told(rank: int, processes: int, needs: float | None) -> None:
+    """About 2,000 million weights on 9.3 GB: 16 bytes each, shared out over processes; adapters fit."""
+    config = llama(vocab_size=1000, intermediate_size=11_008, num_hidden_layers=10, num_key_value_heads=32)
+    parameters = shape_of(config).parameters
+    training = TrainingConfig(lora=LoRAConfig(rank=rank), sharded=processes > 1)
+    options: dict[str, Any] = {"num_processes": processes, "precision": "bf16"}
+    if needs is None:
+        check_training_room(config, training, 9_300_000_000, **options)
+        return
+    told = f"{16 * parameters / processes / 1e9:,.1f} GB .*9.3 GB are there"
+    assert 16 * parameters / processes / 1e9 == pytest.approx(needs, rel=0.05)
+    with pytest.raises(ConfigError, match=told):
+        check_training_room(config, training, 9_300_000_000, **options)
+    check_training_room(config, training, None, **options)
+    check_training_room(config, training, 16 * parameters, **options)

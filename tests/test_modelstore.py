@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,14 @@ from selftrain.modelstore import ModelRef, ModelStore, check_same_tokens
 from selftrain.progress import Silent
 from selftrain.recipe import load_config
 from selftrain.rundir import RunDir
+from selftrain.stagefolder import write_json
 from selftrain.toy import make_toy
 from selftrain.weights import weights_digest
+
+
+def warnings_of(run: RunDir) -> list[str]:
+    events = [json.loads(line) for line in (run.path / "journal.jsonl").read_text().splitlines()]
+    return [event["message"] for event in events if event["event"] == "warning"]
 
 
 def store(run: RunDir, model: str = "random-llama", *overrides: str) -> ModelStore:
@@ -127,6 +134,62 @@ def test_a_damaged_base_is_made_again_or_refused(tmp_path: Path) -> None:
         flip_a_bit(base.path)
         with pytest.raises(RunError, match="not those that the run began with"):
             models.open(base, "fp32")
+
+
+def change(file: Path, **changed: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_a_toy_whose_config_was_damaged_is_made_again(tmp_path: Path, file: str) -> None:
+    with run_dir(tmp_path) as run:
+        base = store(run).base()
+        whole = (base.path / file).read_text()
+        change(base.path / file, rms_norm_eps=0.5)
+        assert store(run).base() == base and (base.path / file).read_text() == whole
+        assert warnings_of(run) == ["base is not what was written; it is made again from its seed"]
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
+def test_a_model_whose_config_or_tokenizer_was_damaged_is_refused(tmp_path: Path, file: str) -> None:
+    make_toy("random-llama", tmp_path / "mine", seed=1)
+    with run_dir(tmp_path) as run:
+        base = store(run, str(tmp_path / "mine")).base()
+        (tmp_path / "mine/README.md").write_text("what is no part of a model may change")
+        assert store(run, str(tmp_path / "mine")).base() == base
+        change(tmp_path / "mine" / file, version="9")
+        with pytest.raises(RunError, match=rf"mine: {file} is gone or is not what it was when the run was started"):
+            store(run, str(tmp_path / "mine")).base()
+        (tmp_path / "mine" / file).unlink()
+        with pytest.raises(RunError, match=rf"mine: {file} is gone"):
+            store(run, str(tmp_path / "mine")).base()
+
+
+def test_the_same_weights_in_another_place_with_another_config_are_warned_of(tmp_path: Path) -> None:
+    make_toy("random-llama", tmp_path / "mine", seed=1)
+    with run_dir(tmp_path) as run:
+        base = store(run, str(tmp_path / "mine")).base()
+        shutil.move(tmp_path / "mine", tmp_path / "moved")
+        change(tmp_path / "moved/config.json", transformers_version="0")
+        assert store(run, str(tmp_path / "moved")).base().digest == base.digest
+        assert [message.partition(" now, and ")[2] for message in warnings_of(run)] == [
+            "config.json is not the same there"
+        ]
+        assert store(run, str(tmp_path / "moved")).base().digest == base.digest and len(warnings_of(run)) == 1
+
+
+def test_a_note_of_an_older_version_is_believed_and_a_damaged_one_is_not(tmp_path: Path) -> None:
+    make_toy("random-llama", tmp_path / "mine", seed=1)
+    with run_dir(tmp_path) as run:
+        note = run.path / "weights.json"
+        base = store(run, str(tmp_path / "mine")).base()
+        noted = note.read_text()
+        write_json(note, {key: json.loads(noted)[key] for key in ("path", "digest")})
+        assert store(run, str(tmp_path / "mine")).base() == base
+        assert note.read_text() == noted and not warnings_of(run)
+        change(note, digest="0" * 64)
+        assert store(run, str(tmp_path / "mine")).base() == base and note.read_text() == noted
+        assert warnings_of(run) == ["weights.json is not what was written; the model is looked for again"]
 
 
 def test_keep_all_releases_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -9,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from selftrain import offline
+from selftrain.errors import RunError
 
 SOURCE = Path(__file__).parents[1] / "src"
 TRIES = """
@@ -35,6 +39,17 @@ def test_a_connection_is_refused_by_name_and_without_it_is_tried(tmp_path: Path)
     tried = child(sys.executable, "-c", TRIES, "online", home=tmp_path)
     assert "this machine can be reached" in tried.stdout
     assert "forbids" not in tried.stderr and "Error" in tried.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [("localhost", True), ("127.0.0.1", True), ("127.8.9.1", True), ("::1", True), ("0.0.0.0", True), (b"::1", True)]
+    + [("localhost.example", False), ("127.example", False), ("::1234", False), ("10.0.0.1", False), ("hub", False)],
+)
+def test_only_this_machine_itself_can_be_reached(host: str | bytes, allowed: bool) -> None:
+    for event, arguments in (("socket.connect", (None, (host, 80))), ("socket.getaddrinfo", (host, 80))):
+        with contextlib.nullcontext() if allowed else pytest.raises(RunError, match="forbids it"):
+            offline._refuse(event, arguments)
 
 
 def test_a_hub_name_is_refused_at_once(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from selftrain import locking
 from selftrain.errors import RunError
 from selftrain.outfile import OutFile, differences
 from selftrain.records import Completion, read_jsonl
@@ -52,10 +54,12 @@ def test_cut_off_between_manifest_and_file_it_goes_on(out: OutFile) -> None:
         assert (parts / "piece").exists()
 
 
-def test_parts_left_behind_by_a_finished_file_are_removed(out: OutFile) -> None:
+def test_parts_left_behind_by_a_finished_file_are_removed(out: OutFile, tmp_path: Path) -> None:
+    half_done(out)
+    shutil.copytree(out.parts, tmp_path / "left")
     with out.open(JOB):
         out.deliver(ROWS, JOB, {})
-    half_done(out)
+    shutil.move(tmp_path / "left", out.parts)
     assert out.finished(JOB) is not None
     assert not out.parts.exists()
 
@@ -89,6 +93,28 @@ def test_two_processes_cannot_work_on_one_file(out: OutFile) -> None:
     with out.open(JOB), pytest.raises(RunError, match="in use by process"), OutFile(out.path).open(JOB):
         pytest.fail("opened twice")
     half_done(out)
+
+
+def test_what_another_process_finished_meanwhile_is_not_done_again(out: OutFile) -> None:
+    assert out.finished(JOB) is None
+    with OutFile(out.path).open(JOB):
+        OutFile(out.path).deliver(ROWS, JOB, {})
+    before = out.path.read_bytes()
+    with pytest.raises(RunError, match="was finished by another process just now"), out.open(JOB):
+        pytest.fail("opened")
+    assert names(out.path.parent) == ["samples.jsonl", "samples.jsonl.manifest.json"]
+    assert out.path.read_bytes() == before and out.finished(JOB) is not None
+
+
+def test_a_lock_that_was_removed_while_it_was_waited_for_is_not_held(
+    out: OutFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lock(descriptor: int, *, wait: bool) -> None:  # the one who held it has finished and removed the parts
+        shutil.rmtree(out.parts)
+
+    monkeypatch.setattr(locking, "lock", lock)
+    with pytest.raises(RunError, match="could not be written"), out.open(JOB):
+        pytest.fail("opened")
 
 
 def test_what_others_left_is_never_touched(out: OutFile) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -117,12 +118,15 @@ def test_labels_and_pairs_within_what_can_be() -> None:
 
 def test_shares_give_seconds_only_where_they_were_measured() -> None:
     parameters, flops = LEAST_PARAMETERS, 4e11
-    for precision, shares in SHARES.items():
-        speed = probed("cpu", precision, parameters, flops)
+    for (device, precision), shares in SHARES.items():
+        speed = probed(device, precision, parameters, flops)
         assert speed.rates["training"].likely == shares["training"].likely * flops
         for share in shares.values():
             assert 0 < share.low <= share.likely <= share.high
-    assert not probed("cuda", "bf16", parameters, flops).rates
+    for device, precision in (("cuda", "fp32"), ("mps", "fp32")):
+        assert probed(device, precision, parameters, flops) == Speed(
+            {}, f"no time: not measured on {device} in {precision}; a run that was begun gives it"
+        )
     assert not probed("cpu", "bf16", LEAST_PARAMETERS - 1, flops).rates
     assert not probed("cpu", "bf16", None, flops).rates
 
@@ -172,6 +176,33 @@ def test_a_finished_run_is_compared(finished: Path) -> None:
     trained = f"{RunFiles(finished).figures('0-warmup/sft')['trained_tokens']:,}"
     assert rows["0-warmup/sft"][1:5] == [trained, trained, "1.00", "exact"]
     assert "all dpo" in rows and "in all" in rows
+
+
+def test_memory_and_disk_are_compared_too(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "moved"
+    shutil.copytree(finished, folder)
+    peaks, needs = RunFiles(folder).events("peak"), make_plan(RunFiles(folder).config, measure=False).needs
+    assert {"0-warmup/sft", "1-iteration/sample-for-pairs", "0-base/evaluate/made-up"} <= {p["stage"] for p in peaks}
+    assert all(10**7 < peak["before"]["host"] <= peak["memory"]["host"] and peak["disk"] > 0 for peak in peaks)
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["event"] == "peak":
+            training = line["stage"].endswith(("/sft", "/dpo"))
+            line |= {"memory": {"host": 3 * 10**9 if training else 2 * 10**9}, "before": {"host": 10**9}, "disk": 10**8}
+    for kind, gone in (("host", 1), ("gpu", 0)):
+        if kind == "gpu":
+            lines = [{**one, "memory": {"gpu": one["memory"]["host"]}, "before": {}} if "memory" in one else one
+                     for one in lines]  # fmt: skip
+        (folder / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        rows = {line.split("  ")[0]: line.split() for line in plan_command(None, out=folder).splitlines()}
+        assert needs.training is not None and needs.disk is not None
+        assert rows["memory, training"][-3:] == [f"{3 - gone}.0", "GB", f"{(3 - gone) * 1e9 / needs.training:.2f}"]
+        assert rows["memory, sampling"][-3:-1] == [f"{2 - gone}.0", "GB"]
+        assert rows["disk"][-3:] == ["0.1", "GB", f"{10**8 / needs.disk:.2f}"]
+        assert "disk, run done" in rows
+    kept = [line for line in lines if line["event"] != "peak"]
+    (folder / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    assert "the version that made this run wrote none down" in plan_command(None, out=folder)
 
 
 def test_an_unfinished_run_counts_as_it_is(begun: Path) -> None:
@@ -246,7 +277,17 @@ def test_pieces_come_near_the_tokens(finished: Path) -> None:
         assert other.likely.tokens == pytest.approx(one.likely.tokens, rel=0.4), one.name
 
 
-def test_another_device_gives_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_gpu_is_the_hours_are_an_h100s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("selftrain.plan.speed.matrix_flops", lambda *_: pytest.fail("there is nothing to measure"))
+    speed = probed("cuda", "bf16", LEAST_PARAMETERS)
+    assert speed.rates["sampling"].likely == pytest.approx(116_000 * 2 * 134_515_008, rel=0.01)  # docs/log.md
+    assert speed.rates["training"].likely == pytest.approx(91_000 * 6 * 134_515_008, rel=0.02)
+    assert "for no GPU is here" in speed.source and "one H100" in speed.source
+    assert make_plan(load_config("smoke", ["compute.device=cuda"]), measure=False).precision == "bf16"
+
+
+def test_a_model_that_is_too_small_gives_no_time_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     plan = make_plan(load_config("smoke", ["compute.device=cuda", "compute.precision=bf16"]))
     assert plan.seconds is None and plan.flops() is not None
@@ -263,3 +304,10 @@ def test_memory_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 def test_rows_over_a_limit_are_told() -> None:
     plan = make_plan(load_config("smoke", ["prompt.max_prompt_tokens=20"]), measure=False)
     assert any("the run would be refused: rows over a limit" in note for note in plan.notes)
+
+
+def test_what_the_rate_of_dpo_comes_to_is_shown() -> None:
+    plan = make_plan(load_config("smoke", ["training.dpo.learning_rate=auto"]), measure=False)
+    dpo = next(stage.likely for stage in plan.stages if stage.name == "1-iteration/dpo")
+    assert f"learning rate of DPO (auto): 1e-05 in 1-iteration/dpo, {dpo.steps} steps" in plan_text(plan)
+    assert "learning rate of DPO" not in plan_text(make_plan(load_config("smoke"), measure=False))

@@ -12,9 +12,10 @@ from transformers import AutoTokenizer
 from selftrain.calculator.forcing import Forcer
 from selftrain.config import PromptConfig
 from selftrain.data.arithmetic import problems
-from selftrain.errors import ConfigError
-from selftrain.prompts import Codec, annotation_style, chat_prompt, one_line, space_operators
+from selftrain.errors import ConfigError, ModelError
+from selftrain.prompts import Codec, annotation_style, one_line, space_operators
 from selftrain.toy import make_toy
+from tests.lookalikes import byte_level
 
 
 @pytest.fixture(scope="module", params=["random-llama", "random-t5"])
@@ -88,14 +89,114 @@ def test_lines_become_sentences() -> None:
     assert one_line("3+4=7\nSo 7.\n#### 7") == "3+4=7. So 7. #### 7."
 
 
-def test_a_tokenizer_without_chat_template_has_no_chat_prompt(codec: Codec) -> None:
-    assert chat_prompt(codec.tokenizer, "?") is None
-    codec.tokenizer.chat_template = "{% for m in messages %}[{{ m.content }}]{% endfor %}"
-    try:
-        found = chat_prompt(codec.tokenizer, "3")
-        assert found is not None and "3" in str(codec.tokenizer.decode(found))
-    finally:
-        codec.tokenizer.chat_template = None
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m['content'] | trim }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WITH_BOS = "{{ bos_token }}{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}"
+LETTERS = "".join(chr(code) for code in range(32, 127)) + "\n"
+
+
+def chat_tokenizer(template: str | None = None) -> Any:
+    tokenizer = byte_level(["user", "assistant", " of"], LETTERS, bos_token="<s>", eos_token="<|end|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def ids_of(tokenizer: Any, message: str, template: str | None = None) -> tuple[int, ...]:
+    """What transformers makes of it."""
+    turns = [{"role": "user", "content": message}]
+    told = {"chat_template": template} if template else {}
+    return tuple(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False, **told))
+
+
+@pytest.mark.parametrize("chat", [CHATML, WITH_BOS])
+@pytest.mark.parametrize("given", ["model", "text"])
+@pytest.mark.parametrize("template", ["{question}", "Question: {question}\nAnswer:"])
+def test_a_chat_template_goes_around_the_template(chat: str, given: str, template: str) -> None:
+    tokenizer = chat_tokenizer(chat if given == "model" else WITH_BOS.upper())
+    prompt = PromptConfig(template=template, chat_template="model" if given == "model" else chat, separator="")
+    codec = Codec.build(tokenizer, prompt, encoder_decoder=False)
+    for question in ("6 boxes of 7?", "  what is {{ 7*7 }} in {question}? "):
+        expected = ids_of(tokenizer, template.replace("{question}", question), None if given == "model" else chat)
+        assert codec.prompt(question) == codec.base_prompt(question) == expected
+        assert tuple(tokenizer.encode(codec.prompt_text(question), add_special_tokens=False)) == expected
+    assert "49" not in codec.prompt_text("{{ 7*7 }}"), "a question is no template"
+    target = codec.target("6*7=<<6*7=42>>42\n#### 42")
+    assert target[-1] == tokenizer.eos_token_id, "the tokenizer's end token, not <|im_end|>"
+    assert codec.text(target) == codec.continuation(target) == "6*7=<<6*7=42>>42\n#### 42"
+
+
+@pytest.mark.parametrize("chat", [CHATML, WITH_BOS])
+def test_there_is_one_bos_whoever_writes_it(chat: str) -> None:
+    tokenizer = chat_tokenizer()
+    ids = Codec.build(tokenizer, PromptConfig(chat_template=chat, bos=True), encoder_decoder=False).prompt("7?")
+    assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.bos_token_id) == 1
+    without = Codec.build(tokenizer, PromptConfig(chat_template=chat), encoder_decoder=False).prompt("7?")
+    assert without == (ids if chat == WITH_BOS else ids[1:])
+
+
+def test_a_base_model_is_asked_through_its_own_chat_template_unless_one_is_named() -> None:
+    plain, own = chat_tokenizer(), chat_tokenizer(CHATML)
+    codec = Codec.build(plain, PromptConfig(), encoder_decoder=False)
+    assert codec.base_prompt("7?") == codec.prompt("7?")
+    codec = Codec.build(own, PromptConfig(), encoder_decoder=False)
+    assert codec.base_prompt("7?") == ids_of(own, "7?") != codec.prompt("7?")
+    assert codec.prompt_text("7?") == "Question: 7?\nAnswer:"
+
+
+def test_an_encoder_gets_its_end_token_behind_the_chat_too(codec: Codec) -> None:
+    chat = codec.config.model_copy(update={"chat_template": "{% for m in messages %}[ {{ m.content }} ]{% endfor %}"})
+    chatted = Codec.build(codec.tokenizer, chat, codec.encoder_decoder)
+    assert chatted.prompt_text("How many?") == f"[ {codec.prompt_text('How many?')} ]"
+    assert (chatted.prompt("How many?")[-1] == codec.eos_id) == codec.encoder_decoder
+
+
+def test_a_date_in_a_chat_template_stays_the_same() -> None:
+    chat = "  {% if true %}{{ strftime_now('%d %b %Y') }}|{% endif %}\n{{ messages[0].content }}"
+    codec = Codec.build(chat_tokenizer(chat), PromptConfig(template="{question}", chat_template="model"), False)
+    assert codec.prompt_text("7?") == "26 Jul 2024|7?"
+
+
+@pytest.mark.parametrize(
+    ("chat", "said"),
+    [
+        ("model", "the tokenizer of this model has no chat template"),
+        ("{% for m in messages %}{{ m.content }}", r"cannot be carried out \(TemplateSyntaxError"),
+        ("{{ messages[0].content.nothing.there }}", r"cannot be carried out \(UndefinedError"),
+        ("{{ messages[0].content + 1 }}", r"cannot be carried out \(TypeError"),
+        ("{{ raise_exception('messages: not for you') }}", r"cannot be carried out .*not for you"),
+        ("{{ ''.__class__.__mro__ }}{{ messages[0].content }}", r"cannot be carried out \(SecurityError"),
+        ("{{ messages.append(1) }}", r"cannot be carried out \(SecurityError"),
+        ("You answer messages.", "leaves the question out: it gives 'You answer messages.'"),
+    ],
+)
+def test_a_chat_template_that_cannot_be_is_refused(chat: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        Codec.build(chat_tokenizer(), PromptConfig(chat_template=chat), encoder_decoder=False)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("chat", "error"),
+    [
+        ("{{ messages[0].content + 1 }}", "TypeError"),
+        ("{{ '%(x)s' % {} }}", "KeyError"),
+        ("{{ '{}'.format() }}", "IndexError"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{{ range(10 ** 9) }}", "OverflowError"),
+        ("{{ 'a' * 10 ** 18 }}", "MemoryError"),
+    ],
+)
+def test_a_models_own_broken_chat_template_is_the_models(chat: str, error: str) -> None:
+    tokenizer = chat_tokenizer(chat)
+    with pytest.raises(ModelError, match=f"The model's chat template cannot be carried out .{error}"):
+        Codec.build(tokenizer, PromptConfig(chat_template="model"), encoder_decoder=False)
+    codec = Codec.build(tokenizer, PromptConfig(), encoder_decoder=False)
+    with pytest.raises(ModelError, match="The model's chat template"):
+        codec.base_prompt("7?")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import selftrain
 from selftrain.config import RunConfig
 from selftrain.errors import RunError
 from selftrain.identity import identity
@@ -75,15 +76,37 @@ def test_a_damaged_output_is_named_and_its_stage_redone(tmp_path: Path, config: 
         assert warnings_of(run) == ["hello.txt is gone or is not what was written; a is redone"]
 
 
-@pytest.mark.parametrize("damage", ["{}", "[]", "", '{"digest": "0"}'])
-def test_a_damaged_manifest_is_not_believed(tmp_path: Path, config: RunConfig, damage: str) -> None:
+def test_a_damaged_config_of_a_model_is_found_and_its_weights_are_not_looked_at(
+    tmp_path: Path, config: RunConfig
+) -> None:
+    def train(folder: Path) -> dict[str, int]:
+        (folder / "model").mkdir(exist_ok=True)
+        (folder / "model/config.json").write_text("config")
+        (folder / "model/model.safetensors").write_text("weights")
+        return {}
+
     with RunDir.open(tmp_path / "run", config) as run:
+        model = run.stage("a/sft", inputs={}, settings={}, work=train).folder / "model"
+        (model / "model.safetensors").write_text("changed")
+        assert run.stage("a/sft", inputs={}, settings={}, work=train).skipped, "compared where they are loaded"
+        (model / "config.json").write_text("changed")
+        assert not run.stage("a/sft", inputs={}, settings={}, work=train).skipped
+        assert warnings_of(run) == ["model/config.json is gone or is not what was written; a/sft is redone"]
+
+
+@pytest.mark.parametrize("damage", ["{}", "[]", "", '{"digest": "0"}'])
+def test_a_damaged_manifest_is_named_and_not_believed(tmp_path: Path, config: RunConfig, damage: str) -> None:
+    said: list[str] = []
+    with RunDir.open(tmp_path / "run", config) as run:
+        run.say = said.append
         run.stage("a", inputs={}, settings={}, work=write_hello)
         manifest = run.path / "a" / "manifest.json"
         known = json.loads(manifest.read_text())
         changed = {**known, **json.loads(damage)} if damage.startswith('{"') else None
         manifest.write_text(damage if changed is None else json.dumps(changed))
         assert not run.stage("a", inputs={}, settings={}, work=write_hello).skipped
+        assert warnings_of(run) == ["manifest.json is not what was written; a is redone"]
+        assert said == [f"warning: {message}" for message in warnings_of(run)]
         assert run.stage("a", inputs={}, settings={}, work=write_hello).skipped
 
 
@@ -191,7 +214,7 @@ def test_a_setting_that_an_older_version_did_not_have_counts_as_its_default(tmp_
     write_json(run / "0-warmup/sft/started.json", {"key": "k"})  # work that is not to be thrown away
     write_json(run / "0-warmup/sft/checkpoint/seal.json", {})
     known = json.loads((run / "run.json").read_text())
-    del known["identity"]["pairs.per_question"]
+    del known["identity"]["pairs.per_question"], known["seal"], known["config"]
     write_json(run / "run.json", known)
     text = "".join(line for line in (run / "config.yaml").read_text().splitlines(True) if "per_question" not in line)
     (run / "config.yaml").write_text(text)
@@ -202,16 +225,50 @@ def test_a_setting_that_an_older_version_did_not_have_counts_as_its_default(tmp_
 
 
 def test_changed_code_is_named(tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    with RunDir.open(tmp_path / "run", config) as run:
-        assert run.changed == ""
-    with RunDir.open(tmp_path / "run", config) as run:
-        assert run.changed == ""
+    for _ in range(2):
+        with RunDir.open(tmp_path / "run", config) as run:
+            assert not run.noticed
     other = {**code_digests(), "pairing.py": "0", "study/new.py": "1"}
     monkeypatch.setattr("selftrain.rundir.code_digests", lambda: other)
     with RunDir.open(tmp_path / "run", config) as run:
-        assert run.changed == "pairing.py differs, study/new.py is new"
+        assert run.noticed == ["the code has changed since the last start: pairing.py differs, study/new.py is new"]
+    monkeypatch.setattr("selftrain.rundir.__version__", "99.0")
     with RunDir.open(tmp_path / "run", config) as run:
-        assert run.changed == ""
+        expected = f"the code has changed since the last start: selftrain {selftrain.__version__} there, 99.0 now"
+        assert run.noticed == [expected]
+    with RunDir.open(tmp_path / "run", config) as run:
+        assert not run.noticed
+
+
+def test_what_an_older_version_noted_without_digests_is_believed(tmp_path: Path, config: RunConfig) -> None:
+    run = tmp_path / "run"
+    with RunDir.open(run, config) as opened:
+        opened.stage("0-warmup/select", inputs={}, settings={}, work=write_hello)
+    known = json.loads((run / "run.json").read_text())
+    write_json(run / "run.json", {key: value for key, value in known.items() if key not in ("seal", "config")})
+    with RunDir.open(run, config) as opened:
+        assert opened.stage("0-warmup/select", inputs={}, settings={}, work=write_hello).skipped and not opened.noticed
+    assert json.loads((run / "run.json").read_text()) == known
+
+
+def test_a_damaged_config_is_named_and_written_again(tmp_path: Path, config: RunConfig) -> None:
+    file = tmp_path / "run/config.yaml"
+    RunDir.open(tmp_path / "run", config).close()
+    whole = file.read_bytes()
+    for damage in (whole.replace(b"seed: 1", b"seed: 2"), b"", None):
+        file.unlink() if damage is None else file.write_bytes(damage)
+        with RunDir.open(tmp_path / "run", config) as run:
+            assert run.noticed == ["config.yaml is gone or is not what was written; it is written again"]
+        assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"{}", b"seed"])
+def test_a_damaged_run_json_is_refused(tmp_path: Path, config: RunConfig, damage: bytes) -> None:
+    file = tmp_path / "run/run.json"
+    RunDir.open(tmp_path / "run", config).close()
+    file.write_bytes(file.read_bytes().replace(b'"seed": 1', b'"seed": 7') if damage == b"seed" else damage)
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        RunDir.open(tmp_path / "run", config)
 
 
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path, config: RunConfig) -> None:

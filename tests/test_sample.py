@@ -174,6 +174,20 @@ def test_cut_off_it_goes_on_and_ends_equal(llama: str, tmp_path: Path, monkeypat
     assert "  8 completions are there from an earlier start" in heard.lines
 
 
+def test_a_damaged_shard_is_named_and_sampled_again(
+    llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    small(llama, "arithmetic", whole)
+    cut_off(monkeypatch, llama, "arithmetic", out)
+    shard = next(Path(f"{out}.parts").rglob("shard-*.jsonl"))
+    shard.write_bytes(shard.read_bytes().replace(b'"k":0', b'"k":1', 1))
+    heard = Heard()
+    resumed = small(llama, "arithmetic", out, progress=heard)
+    assert "warning: not what was written, and sampled again: shard 0" in heard.lines
+    assert out.read_bytes() == whole.read_bytes() and resumed.drawn["arithmetic"].completions == 16
+
+
 def test_cut_off_in_the_second_set_the_first_is_kept(
     llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[..., str]
 ) -> None:
@@ -396,6 +410,18 @@ def test_the_room_is_named(llama: str, tmp_path: Path) -> None:
     assert caught.value.hint is not None
     room = int(caught.value.hint.removeprefix("Use --max-new-tokens ").removesuffix(" or less."))
     small(llama, "arithmetic", tmp_path / "out.jsonl", max_new_tokens=room, take=1, samples=1)
+
+
+def test_storage_is_said_or_refused_before_weights_are_read(
+    llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Heard()
+    small(llama, "arithmetic", tmp_path / "out.jsonl", progress=heard)
+    assert len([line for line in heard.lines if "GB of key/value storage (" in line]) == 1
+    no_model(monkeypatch)
+    monkeypatch.setattr("selftrain.sampling.paths.available_memory_bytes", lambda: 1)
+    with pytest.raises(ConfigError, match="Sampling needs .* of key/value storage .* are free"):
+        small(llama, "arithmetic", tmp_path / "other.jsonl")
 
 
 def test_no_such_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from selftrain import model_hub, smollm2, weights
 from selftrain.errors import ModelError
+from selftrain.models import load_tokenizer
 
 REPO = weights.SMOLLM2_REPO
 
@@ -72,6 +73,7 @@ def test_local_folder(tmp_path: Path, asked: list[str]) -> None:
     [
         (["config.json"], [], "config.json"),
         (["config.json"], ["adapter_config.json"], "adapter"),
+        ([], ["adapter_config.json", "adapter_model.bin"], "expected a whole model, got an adapter"),
         (["config.json"], ["config.yaml", "run.json", "model"], "got a run folder(.|\n)*delivered model: .*model"),
         (["config.json"], ["config.yaml", "run.json"], "not delivered its model yet"),
         (["model.safetensors"], ["pytorch_model.bin"], "expected model.safetensors, got .*pytorch_model.bin"),
@@ -106,6 +108,22 @@ def test_sentencepiece_without_its_packages(tmp_path: Path, monkeypatch: pytest.
         weights.resolve(str(folder), say=quiet)
     monkeypatch.setattr(weights, "_reads_sentencepiece", lambda: True)
     assert weights.resolve(str(folder), say=quiet).path == folder
+
+
+def test_a_sentencepiece_file_alone_is_a_tokenizer(tmp_path: Path) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece", reason="needs the extra `sentencepiece`")
+    pytest.importorskip("google.protobuf", reason="needs the extra `sentencepiece`")
+    folder = make_folder(tmp_path / "mine")
+    (folder / "tokenizer.json").unlink()
+    (folder / "config.json").write_text('{"model_type": "t5"}')
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer", "extra_ids": 0}')
+    lines = iter([f"Ann has {number} pens and {number * 7} cups" for number in range(300)])
+    with (folder / "spiece.model").open("wb") as out:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines, model_writer=out, vocab_size=60, minloglevel=2
+        )
+    tokenizer = load_tokenizer(weights.model_folder(folder))
+    assert tokenizer.decode(tokenizer.encode("Ann has 3 pens"), skip_special_tokens=True) == "Ann has 3 pens"
 
 
 @pytest.mark.parametrize("name", ["./not/there", "/not/there", "a b", "one/two/three", "../x"])

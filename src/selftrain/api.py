@@ -13,6 +13,7 @@ from selftrain.identity import flattened
 from selftrain.processes import join
 from selftrain.progress import Progress, Silent
 from selftrain.recipe import load_config
+from selftrain.redaction import without_secrets
 
 
 def run(
@@ -68,6 +69,7 @@ def run(
     check_trackers(config.training.trackers)
 
     from selftrain.isolate import Apart, is_isolated
+    from selftrain.report.card import write_card
     from selftrain.report.write import write_report
     from selftrain.runner import Runner
     from selftrain.sharing import open_beside
@@ -79,14 +81,14 @@ def run(
             runner.bench.apart = Apart(rundir, progress)
         runner.run()
         results = write_report(folder) if team.is_main else {}
+        if results:
+            write_card(folder / "model", results)
         team.wait()
         return results
 
 
 def check_secrets(config: RunConfig) -> None:
     """Refuse a configuration that holds a secret: it is written into the run folder, and that is made to be shown."""
-    from selftrain.report.text import without_secrets
-
     for name, value in flattened(config.model_dump(mode="json")):
         if without_secrets(str(value)) != str(value):
             raise ConfigError(

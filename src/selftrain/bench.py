@@ -14,13 +14,23 @@ from typing import Any
 from selftrain.config import RunConfig
 from selftrain.data.reading import open_path
 from selftrain.errors import SelftrainError
-from selftrain.hardware import matrix_flops
+from selftrain.hardware import (
+    device_memory_bytes,
+    device_note,
+    folder_bytes,
+    forget_peak_memory,
+    matrix_flops,
+    peak_memory,
+)
 from selftrain.judged import BROUGHT
-from selftrain.models import config_is_encoder_decoder, load_tokenizer
+from selftrain.memory import check_training_room
+from selftrain.models import config_is_encoder_decoder, load_config, load_tokenizer
 from selftrain.modelstore import ModelStore
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
+from selftrain.report.expected import expected_stages
 from selftrain.rundir import Figures, RunDir, StageResult, Work
+from selftrain.sampling.paths import check_config
 from selftrain.sampling.vllm_support import check_model
 from selftrain.stagefolder import file_digest, read_manifest
 from selftrain.stages.brought import EXPECTED_FILE, run_brought
@@ -43,6 +53,7 @@ class Bench:
         self, config: RunConfig, rundir: RunDir, progress: Progress, beyond: Collection[str] = frozenset()
     ) -> None:
         self.config, self.rundir, self.progress, self.beyond = config, rundir, progress, beyond
+        rundir.say = progress.say
         self.models = ModelStore(config, rundir, progress)
         self.peak_flops: float | None = None  # of matrix products, before the stage at hand; the main process's alone
         self.apart: Callable[[str], Figures] | None = None  # does a stage's work in a process of its own (isolate.py)
@@ -58,18 +69,24 @@ class Bench:
         self.codec = Codec.build(
             load_tokenizer(self.base.path, trust), self.config.prompt, config_is_encoder_decoder(self.base.path, trust)
         )
+        model = load_config(self.base.path, trust)
+        if self.config.sampling.backend == "engine":
+            check_config(model)
+        self._check_room(model)
         check_model(self.config.sampling, self.config.model, self.codec)
         self.own_warmup = self.models.own_warmup(self.base)
         self.progress.say(
             f"{self.config.name}: {self.config.method} with {self.config.model}, {self.models.device}, "
             f"{self.models.precision}; run folder {self.rundir.path}"
         )
+        if note := device_note(self.models.device):
+            self.progress.say(note)
         result = self.stage(
             "data",
             inputs={"tokenizer": self.base.digest},
             settings={
                 "data": self.config.data.model_dump(mode="json", exclude={"samples"}),
-                "prompt": self.config.prompt.model_dump(),
+                "prompt": self.config.prompt.model_dump(exclude_none=True),
                 "targets": self.config.training.max_target_tokens,
             },
             work=lambda folder: run_data(folder, self.config, self.codec, self.progress),
@@ -77,6 +94,19 @@ class Bench:
         self.sets = load_sets(result.folder)
         self.data_digest = result.digest
         self._brought = self._bring()
+
+    def _check_room(self, model: Any) -> None:
+        """Refuse a run whose trainings cannot fit, as long as one of them is ahead."""
+        trainings = [stage for stage in expected_stages(self.config) if stage.endswith(("/sft", "/dpo"))]
+        if all(read_manifest(self.rundir.path / stage) for stage in trainings):
+            return
+        check_training_room(
+            model,
+            self.config.training,
+            device_memory_bytes(self.models.device),
+            num_processes=self.rundir.team.size,
+            precision=self.models.precision,
+        )
 
     def _bring(self) -> StageResult | None:
         """The samples made elsewhere as a stage, judged and tokenised; None where the run has none."""
@@ -109,8 +139,7 @@ class Bench:
     def warn(self, message: str, stage: str) -> None:
         """Say it now and keep it for the report; nothing where the message is empty."""
         if message:
-            self.progress.say(f"warning: {message}")
-            self.rundir.journal("warning", stage=stage, message=message)
+            self.rundir.warn(message, stage)
 
     def stage(
         self,
@@ -134,10 +163,17 @@ class Bench:
         def timed(folder: Path) -> Figures:
             if together and self.apart is not None:
                 return self.apart(name)
-            if together and self.rundir.team.is_main:
-                self.peak_flops = matrix_flops(self.models.device, self.models.precision)
-                self.rundir.journal("speed", stage=name, flops=round(self.peak_flops))
-            return work(folder)
+            if not (together and self.rundir.team.is_main):
+                return work(folder)
+            self.peak_flops = matrix_flops(self.models.device, self.models.precision)
+            self.rundir.journal("speed", stage=name, flops=round(self.peak_flops))
+            forget_peak_memory()
+            before = peak_memory()
+            figures = work(folder)
+            self.rundir.journal(
+                "peak", stage=name, memory=peak_memory(), before=before, disk=folder_bytes(self.rundir.path)
+            )
+            return figures
 
         if name in self.beyond and self.rundir.team.any(self.rundir.finished(name, inputs, settings) is None):
             raise Stopped(name)

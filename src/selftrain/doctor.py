@@ -4,7 +4,7 @@
         print(check.name, check.ok, check.detail)
 
 `ok` is True (fine), False (in the way of a run) or None (missing, and not needed for every run). Nothing is
-changed, downloaded or installed; the hub is asked once and given 3 seconds.
+changed, downloaded or installed. The hub is asked only with `online`, once, and given 3 seconds.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Check:
     hint: str | None = None
 
 
-def collect(data_dir: Path | None = None, *, offline: bool = False) -> list[Check]:
+def collect(data_dir: Path | None = None, *, online: bool = False) -> list[Check]:
     """Every check, in the order to print.
 
     Args:
         data_dir: a folder of local data files to look for as well.
-        offline: leave the hub out.
+        online: ask the hub whether it answers.
     """
     checks: list[Callable[[], Check]] = [
         _python,
@@ -63,7 +63,7 @@ def collect(data_dir: Path | None = None, *, offline: bool = False) -> list[Chec
     ]
     found = [check() for check in checks]
     found += [_extra(package, extra, purpose) for package, (extra, purpose) in _OPTIONAL.items()]
-    found += [_vllm(), _weights(), _hub(offline)]
+    found += [_vllm(), _weights(), _hub(online)]
     return found if data_dir is None else [*found, _data(data_dir)]
 
 
@@ -105,7 +105,7 @@ def _device() -> Check:
         import torch
 
         name = f", {torch.cuda.get_device_name()}"
-    return Check("device", True, f"{device}, {precision}{name}")
+    return Check("device", True, f"{device}, {precision}{name}", hardware.device_note(device) or None)
 
 
 def _cpu() -> Check:
@@ -174,8 +174,10 @@ def _weights() -> Check:
     )
 
 
-def _hub(offline: bool) -> Check:
-    if offline or model_hub.switched_off():
+def _hub(online: bool) -> Check:
+    if not online:
+        return Check("model hub", None, "not asked", "`selftrain doctor --online` asks it.")
+    if model_hub.switched_off():
         return Check("model hub", None, "not asked (offline)")
     try:
         model_hub.list_files(weights.SMOLLM2_REPO)

@@ -2,10 +2,11 @@
 
     write(path, content)                       a file
     with whole(path) as out: out.write(...)    a file, piece by piece; with first_wins, unless one is there
-    place(temporary, target)                   a folder that was made under another name
+    place(temporary, target)                   a folder or file that was made under another name
     move(source, target)                       another name for what is on the disk
     remove(path)                               a file or folder: gone at once under its name
     append(path, line)                         a line behind what is there
+    sync(stream, path)                         what was written to an open file, to the disk
     sweep(folder)                              removes what killed processes left behind
     with explained(path): ...                  another change, whose failure is told of in the same way
 
@@ -13,9 +14,10 @@ What cannot be written (disk full, no permission) is a `RunError`, and what was 
 Temporaries are called `.NAME.PID.tmp`, lie beside their target, and are never read.
 
 Every fsync, rename, link and removal is a fault point, named by what it does to which file, digits as N ("rename
-manifest.json", "fsync shard-N.jsonl"). Tests set SELFTRAIN_FAULTS: `record:FILE` notes each point in FILE,
-`kill:POINT:K` kills the process at the K-th of that name, `fail:POINT:K` lets it fail as on a full disk, and
-`power:POINT:K` kills it and first empties what was written and is not on the disk yet, as a power cut may.
+manifest.json", "fsync shard-N.jsonl"; "fsync-folder manifest.json" brings the name to the disk). Tests set
+SELFTRAIN_FAULTS: `record:FILE` notes each point in FILE, `kill:POINT:K` kills the process at the K-th of that name,
+`fail:POINT:K` lets it fail as on a full disk, and `power:POINT:K` kills it and first empties what was written and is
+not on the disk yet, as a power cut may.
 """
 
 from __future__ import annotations
@@ -28,11 +30,12 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from selftrain.errors import RunError
 
 FAULTS = "SELFTRAIN_FAULTS"
+_NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # what systems say that cannot bring a folder to the disk
 _TEMPORARY = re.compile(r"\..+\.(\d+)(\.gone)?\.tmp")
 _counts: dict[str, int] = {}  # how often each fault point was reached in this process
 _pending: set[Path] = set()  # files written and not yet on the disk
@@ -74,18 +77,23 @@ def whole(path: Path, *, first_wins: bool = False) -> Iterator[BinaryIO]:
 
 
 def place(temporary: Path, target: Path) -> None:
-    """Bring a folder with all that is in it to the disk and give it its name; one of that name goes away.
+    """Bring a file, or a folder with all that is in it, to the disk and give it its name; one of that name goes away.
 
     Raises:
         RunError: see `write`.
     """
     with explained(target):
+        if temporary.is_file():
+            _pending.add(temporary)
+            _fsync_path(temporary, target.name)
+            move(temporary, target)
+            return
         files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
         _pending.update(file for file in files if file.stat().st_nlink == 1)  # another name of a file: it is there
         for file in files:
             _fsync_path(file, f"{target.name}/{file.name}")
         for folder in (*(path for path in sorted(temporary.rglob("*")) if path.is_dir()), temporary):
-            _fsync_folder(folder)
+            _fsync_folder(folder, f"{target.name}/{folder.relative_to(temporary).as_posix()}")
         before = _set_aside(target)
         move(temporary, target)
         _delete(before)
@@ -100,7 +108,7 @@ def move(source: Path, target: Path) -> None:
     with explained(target):
         _point("rename", target.name)
         os.replace(source, target)
-        _fsync_folder(target.parent)
+        _fsync_folder(target.parent, target.name)
 
 
 def remove(path: Path) -> None:
@@ -119,6 +127,17 @@ def append(path: Path, line: str) -> None:
         if out.tell() and _last_byte(out) != b"\n":
             line = f"\n{line}"
         out.write(f"{line}\n".encode(errors="backslashreplace"))
+
+
+def sync(stream: IO[Any], path: Path) -> None:
+    """Bring to the disk what was written to an open file, and flushed.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    with explained(path):
+        _point("sync", path.name)
+        os.fsync(stream.fileno())
 
 
 def sweep(folder: Path) -> None:
@@ -156,7 +175,7 @@ def _publish(source: Path, target: Path) -> None:
     except OSError:  # a disk without hard links, or a full one
         if not target.exists():
             os.replace(source, target)
-    _fsync_folder(target.parent)
+    _fsync_folder(target.parent, target.name)
 
 
 def _process_of(name: str) -> int:
@@ -165,6 +184,8 @@ def _process_of(name: str) -> int:
 
 
 def _runs(process: int) -> bool:
+    if os.name == "nt":  # signal 0 is Ctrl-C there
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -221,21 +242,27 @@ def _fsync(descriptor: int, path: Path, name: str) -> None:
 
 
 def _fsync_path(path: Path, name: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows wants the right to write
     try:
         _fsync(descriptor, path, name)
     finally:
         os.close(descriptor)
 
 
-def _fsync_folder(folder: Path) -> None:
+def _fsync_folder(folder: Path, name: str) -> None:
     """So that a name outlasts a power cut; not every system can."""
-    with contextlib.suppress(OSError):
+    _point("fsync-folder", name)
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except PermissionError:  # a folder that may be written and not read, or a system that opens none
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_FOR_FOLDERS:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _point(kind: str, name: str) -> None:

@@ -11,8 +11,8 @@
 
 Texts are decoded from the ids that the run trained on, the end token left out: trainers add their own. In the trl
 format a prompt is the run's template with the question in it, and what follows begins with the separator, so that the
-two are one text; messages hold the bare question, which a chat template wraps. Further columns say what each row is
-from. docs/guide/export.md says which trainer reads which.
+two are one text; messages hold the bare question, which a chat template wraps, or what the run's own chat template
+wrapped. Further columns say what each row is from. docs/guide/export.md says which trainer reads which.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from selftrain import __version__
+from selftrain.data.licences import licence_of
 from selftrain.errors import ConfigError, RunError, nearest
 from selftrain.judged import BROUGHT
 from selftrain.models import config_is_encoder_decoder, load_tokenizer
@@ -29,7 +30,7 @@ from selftrain.outfile import OutFile
 from selftrain.prompts import Codec
 from selftrain.records import Example, Pair, Problem
 from selftrain.report.files import RunFiles
-from selftrain.stagefolder import read_json
+from selftrain.stagefolder import read_sealed
 from selftrain.weights import resolve, usable
 
 KINDS = {"pairs": "pair", "sft": "select"}
@@ -129,7 +130,10 @@ def export(
         identity = {"what": what, "format": form, "stage": stage, "digest": run.manifests[stage]["digest"]}
         if target.finished(identity) is None:
             with target.open(identity):
-                account = {"read_otherwise": writer.read_otherwise, "run": run.config.name, "version": __version__}
+                account = {
+                    "read_otherwise": writer.read_otherwise, "run": run.config.name, "version": __version__,
+                    "licences": _licences(run),
+                }  # fmt: skip
                 target.deliver(rows, identity, account)
     return Exported(stage, rows, writer.read_otherwise, target.path if target else None)
 
@@ -177,11 +181,18 @@ def codec_of(run: RunFiles, say: Callable[[str], None]) -> Codec:
     Raises:
         ModelError: none of these is there.
     """
-    base = (read_json(run.folder / "weights.json") or {}).get("path")
+    base = (read_sealed(run.folder / "weights.json") or {}).get("path")
     places = [run.folder / "model", run.folder / "base", *([Path(base)] if base else [])]
     path = next((place for place in places if usable(place)), None) or resolve(run.config.model, say=say).path
     trust = run.config.compute.trust_remote_code
     return Codec.build(load_tokenizer(path, trust), run.config.prompt, config_is_encoder_decoder(path, trust))
+
+
+def _licences(run: RunFiles) -> dict[str, str]:
+    """source -> licence, of everything that rows may be made of."""
+    sets = (run.config.data.train, run.config.data.unlabelled)
+    sources = [*(spec.source for spec in sets if spec is not None), *([BROUGHT] if run.config.data.samples else [])]
+    return {source: licence_of(source) for source in sources}
 
 
 def _models(run: RunFiles) -> dict[str, str]:
@@ -207,7 +218,7 @@ class _Writer:
         self._count(pair.problem_id, pair.chosen_ids, pair.rejected_ids)
         question = self.questions[pair.problem_id].question
         return PairRow(
-            [_user(question)] if self.as_messages else self.codec.prompt_text(question),
+            [self._user(question)] if self.as_messages else self.codec.prompt_text(question),
             self._side(pair.chosen_ids),
             self._side(pair.rejected_ids),
             pair.problem_id,
@@ -223,8 +234,12 @@ class _Writer:
         question = self.questions[example.problem_id].question
         told = (example.problem_id, example.origin, example.model)
         if self.as_messages:
-            return MessagesRow([_user(question), _assistant(self.codec.text(example.target_ids))], *told)
+            return MessagesRow([self._user(question), _assistant(self.codec.text(example.target_ids))], *told)
         return CompletionRow(self.codec.prompt_text(question), self.codec.continuation(example.target_ids), *told)
+
+    def _user(self, question: str) -> Message:
+        content = question if self.codec.config.chat_template is None else self.codec.message(question)
+        return {"role": "user", "content": content}
 
     def _side(self, ids: tuple[int, ...]) -> str | list[Message]:
         return [_assistant(self.codec.text(ids))] if self.as_messages else self.codec.continuation(ids)
@@ -242,10 +257,6 @@ class _Writer:
         stored = ids[:-1] if ids and ids[-1] == eos_id else ids
         whole = encode(prompt + self.codec.continuation(ids), add_special_tokens=False)
         return list(whole) == [*encode(prompt, add_special_tokens=False), *stored]
-
-
-def _user(content: str) -> Message:
-    return {"role": "user", "content": content}
 
 
 def _assistant(content: str) -> Message:

@@ -11,7 +11,7 @@ Two layouts, the same numbers:
   and its positions follow the prompt's.
   Encoder-decoder models encode each prompt once; their decoder rows stay padded.
 
-`choose_layout` tries both on a made-up tree, since a model's attention may not be ours to replace.
+`choose_layout` tries both on a few rows, since a model's attention may not be ours to replace.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selftrain.errors import ModelError
+from selftrain.errors import ModelError, listed
 from selftrain.flex_trees import Branch, flex_tree_attention, tree_mask
-from selftrain.models import has_compiled_blocks, is_encoder_decoder
+from selftrain.models import FULL, attention_spans, has_compiled_blocks, is_encoder_decoder
 from selftrain.short_attention import is_short, short_attention
 
 Ids = Sequence[int]
 Layout = Literal["rows", "trees"]
 ATTENTION = "selftrain_trees"
 FILL = 1024  # tokens: a GPU's sequence is filled up, so that memory of one shape is taken again
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of hidden values by the layouts, over the largest
 FLEX_TOKENS = 256  # of a forward on a GPU, from which on its trees attend in one compiled kernel
 
 
@@ -239,17 +240,25 @@ def _branch_mask(trunk: slice, own: slice, device: torch.device) -> Tensor:
     return torch.ones(length, prompt + length, dtype=torch.bool, device=device).tril(prompt)
 
 
-def choose_layout(module: nn.Module, wanted: Layout | Literal["auto"]) -> tuple[Layout, str]:
+MADE_UP = (Tree([5, 6, 7, 8, 9], [[3, 4, 5, 6, 7, 8], [9, 8, 7, 6], [4]]), Tree([6, 5, 4], [[7, 8, 9]]))
+
+
+def choose_layout(
+    module: nn.Module, wanted: Layout | Literal["auto"], trees: Sequence[Tree] = MADE_UP
+) -> tuple[Layout, str]:
     """The layout to train with, and why "auto" did not take trees (empty where it did, or was not asked).
 
-    The choice depends on the model and the device alone, so that a run that goes on takes the same again.
+    The choice depends on the model, the device and `trees` alone, so that a run that goes on takes the same again.
+
+    Args:
+        trees: rows of the run to try both layouts on; made-up ones where there are none.
 
     Raises:
         ModelError: trees were asked for, and the model's attention cannot have them.
     """
     if wanted == "rows":
         return "rows", ""
-    reason = why_not_trees(module)
+    reason = why_not_trees(module, trees)
     if wanted == "trees" and reason:
         raise ModelError(f"training.layout=trees cannot be used with this model: {reason}.", "Take rows or auto.")
     device = next(module.parameters()).device.type
@@ -258,13 +267,14 @@ def choose_layout(module: nn.Module, wanted: Layout | Literal["auto"]) -> tuple[
     return ("rows", reason) if reason else ("trees", "")
 
 
-def why_not_trees(module: nn.Module, tolerance: float = 1e-4) -> str:
+def why_not_trees(module: nn.Module, trees: Sequence[Tree] = MADE_UP) -> str:
     """Why "trees" would go wrong with this model; empty where both layouts give the same hidden states.
 
-    Two made-up prompts with completions go through both in fp32, the weights' precision, without gradient and dropout;
-    the tolerance is relative to the largest value.
+    The trees go through both in the weights' precision, without gradient and dropout.
     """
-    trees = [Tree([5, 6, 7, 8, 9], [[3, 4, 5, 6, 7, 8], [9, 8, 7, 6], [4]]), Tree([6, 5, 4], [[7, 8, 9]])]
+    strange = [] if is_encoder_decoder(module) else sorted(attention_spans(module.config).keys() - {FULL})
+    if strange:  # the trees may be shorter than any window or chunk
+        return f"it has layers of kind {listed(strange, 3)}"
     was_training = module.training
     module.eval()
     try:
@@ -276,4 +286,4 @@ def why_not_trees(module: nn.Module, tolerance: float = 1e-4) -> str:
     finally:
         module.train(was_training)
     off = float((plain - shared).abs().max() / plain.abs().max())
-    return "" if off <= tolerance else f"shared prompts are off by {off:.2g} of the largest hidden value"
+    return "" if off <= TOLERANCE[plain.dtype] else f"shared prompts are off by {off:.2g} of the largest hidden value"

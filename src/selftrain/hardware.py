@@ -7,19 +7,23 @@ torch is imported where it is needed, never at import.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import shutil
+import stat
+import sys
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Device = Literal["cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _MEMINFO = Path("/proc/meminfo")
+_STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 # x86: AVX-512 or AMX dot products in bf16; Arm: the BF16 extension.
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "MPS backend out of memory")  # in the words of torch's RuntimeErrors
@@ -32,6 +36,27 @@ def default_device() -> Device:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def has_gpu() -> bool:
+    """Whether a CUDA device can be used here."""
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def device_note(device: str) -> str:
+    """What a user should know of a device before a run; nothing for those that runs were measured on."""
+    return "mps: never measured here; compute.device=cpu takes the processor instead." if device == "mps" else ""
+
+
+def device_memory_bytes(device: str) -> int | None:
+    """Memory that a run can have at most: of the CPU what is available, of a GPU all; None where not known."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
+    return available_memory_bytes() if device == "cpu" else None
 
 
 def default_precision(device: str) -> Precision:
@@ -115,6 +140,55 @@ def available_memory_bytes() -> int | None:
     except OSError:
         pass
     return total_memory_bytes()
+
+
+def forget_peak_memory() -> None:
+    """Let the peaks of `peak_memory` begin anew from what is held now, where the system can do that."""
+    with contextlib.suppress(OSError):
+        _CLEAR_REFS.write_text("5", encoding="ascii")
+    if torch := _torch_on_gpu():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> dict[str, int]:
+    """The most bytes that this process held: `host` of main memory, `gpu` of tensors there; nothing where not known."""
+    found = {}
+    if (host := _peak_host_bytes()) is not None:
+        found["host"] = host
+    if torch := _torch_on_gpu():
+        found["gpu"] = int(torch.cuda.max_memory_allocated())
+    return found
+
+
+def _peak_host_bytes() -> int | None:
+    try:
+        for line in _STATUS.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+def _torch_on_gpu() -> Any:
+    """torch, where this process has begun to use a GPU; never begins with it."""
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and torch.cuda.is_initialized() else None
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of the files in a folder; of several names of one file it is counted once."""
+    sizes = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            state = path.lstat()
+            if stat.S_ISREG(state.st_mode):
+                sizes[state.st_dev, state.st_ino] = state.st_size
+    return sum(sizes.values())
 
 
 def free_disk_bytes(path: Path) -> int:

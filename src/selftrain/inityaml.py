@@ -23,6 +23,7 @@ from selftrain.weights import SMOLLM2
 QUICKSTART_STEPS = 24  # of quickstart's warm-up: 64 rows, 3 times, 8 at once
 WITHOUT_CALCULATOR = 100
 MICRO_BATCH_TOKENS = 1024
+AUTO_RATE = "auto: 1e-4 over DPO's steps, with a cap by the model's size"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,21 +121,23 @@ def _training(model: str, num_train: int) -> list[str]:
         ]
     lines = []
     if model != SMOLLM2:
-        lines.append("  # Rates for 135 M parameters: larger models want lower ones (selftrain recipes: gsm8k-...).")
+        lines.append(
+            "  # SFT's rate is for 135 M parameters: larger models want a lower one (selftrain recipes: gsm8k-...)."
+        )
     if num_train >= 256:
         return [
             *lines,
-            "  # as asdiv-smollm2, which has 300 rows; steps x rate of DPO near a few 1e-4 (paper: near 1e-4)",
+            f"  # sizes as asdiv-smollm2, which has 300 rows; {AUTO_RATE}",
             "  sft: {learning_rate: 2.0e-4, batch_size: 16, epochs: 2}",
-            "  dpo: {learning_rate: 1.2e-5, batch_size: 8, beta: 0.3, max_steps: 30}",
+            "  dpo: {learning_rate: auto, batch_size: 8, beta: 0.3, max_steps: 30}",
         ]
     epochs = min(8, max(3, math.ceil(QUICKSTART_STEPS * 8 / num_train)))
     why = "as quickstart" if epochs == 3 else "as quickstart, with more epochs for fewer rows"
     return [
         *lines,
-        f"  # {why}; steps x rate of DPO near 1e-4 (paper)",
+        f"  # {why}; {AUTO_RATE}",
         f"  sft: {{learning_rate: 3.0e-4, batch_size: 8, epochs: {epochs}}}",
-        "  dpo: {learning_rate: 1.0e-5, batch_size: 4, beta: 0.3, max_steps: 20}",
+        "  dpo: {learning_rate: auto, batch_size: 4, beta: 0.3, max_steps: 20}",
     ]
 
 

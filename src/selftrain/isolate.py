@@ -50,6 +50,8 @@ def is_isolated(config: RunConfig, num_processes: int) -> bool:
         )
     if asked != "auto" or num_processes > 1:
         return asked == "process"
+    if os.name == "nt":  # a child cannot hold the parent's lock there
+        return False
     return (default_device() if config.compute.device == "auto" else config.compute.device) == "cuda"
 
 

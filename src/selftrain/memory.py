@@ -18,10 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from selftrain.config import TrainingConfig
+from selftrain.errors import ConfigError
 from selftrain.forwards import Tree, target_hidden
 from selftrain.models import HEAD_LOGITS, blocks_of
 
 FP32, BF16 = 4, 2  # bytes
+WAY_OUT = (
+    "Train adapters (training.lora.rank=16, extra lora), share the weights out over several processes "
+    "(training.sharded=true), take a smaller model, or a larger device."
+)
 ROW_TOKENS = 256  # of a traced row, half prompt and half completion
 
 
@@ -69,11 +74,8 @@ def training_memory(
     """
     shape = shape_of(config)
     a_token, copies = _kept(config, precision)
-    shares = num_processes if training.sharded else 1
-    trained = shape.trained(training.lora.rank)
-    adapters = trained if training.lora.rank else 0
-    frozen = BF16 if adapters and precision == "bf16" else FP32  # bytes of a weight that the module holds
-    if frozen == BF16:
+    weights, gradients, moments = _held(shape, training, num_processes, precision)
+    if training.lora.rank and precision == "bf16":
         copies = 0
     tokens, blocks = training.micro_batch_tokens, max(1, shape.num_blocks)
     activations = a_token * tokens
@@ -83,13 +85,48 @@ def training_memory(
     if training.sharded:
         copies = _gathered(shape, BF16 if precision == "bf16" else FP32)
     return Memory(
-        weights=(frozen * shape.parameters + FP32 * adapters) // shares,
-        gradients=FP32 * trained // shares,
-        moments=2 * FP32 * trained // shares,
+        weights=weights,
+        gradients=gradients,
+        moments=moments,
         copies=copies,
         activations=activations,
         logits=2 * (BF16 if precision == "bf16" else FP32) * min(HEAD_LOGITS, shape.vocabulary * tokens),
     )
+
+
+def _held(shape: Shape, training: TrainingConfig, num_processes: int, precision: str) -> tuple[int, int, int]:
+    """Bytes of weights, gradients and AdamW's moments on one device, whatever is forwarded."""
+    shares = num_processes if training.sharded else 1
+    trained = shape.trained(training.lora.rank)
+    adapters = trained if training.lora.rank else 0
+    frozen = BF16 if adapters and precision == "bf16" else FP32  # bytes of a weight that the module holds
+    weights = frozen * shape.parameters + FP32 * adapters
+    return weights // shares, FP32 * trained // shares, 2 * FP32 * trained // shares
+
+
+def check_training_room(
+    config: Any, training: TrainingConfig, room: int | None, *, num_processes: int, precision: str
+) -> None:
+    """Refuse, before any work, a training whose weights, gradients and AdamW's state cannot be in a device's memory.
+
+    Args:
+        config: a transformers config; one that cannot be built without its own code is let through.
+        room: bytes that there are; None where that is not known.
+
+    Raises:
+        ConfigError: with both numbers and the way out.
+    """
+    try:
+        shape = shape_of(config)
+    except (RuntimeError, TypeError, ValueError, AttributeError):  # NotImplementedError is one
+        return
+    needed = sum(_held(shape, training, num_processes, precision))
+    if room is not None and needed > room:
+        raise ConfigError(
+            f"Training {shape.trained(training.lora.rank) / 1e6:,.1f} of {shape.parameters / 1e6:,.1f} million weights "
+            f"needs {needed / 1e9:,.1f} GB for weights, gradients and AdamW's state; {room / 1e9:,.1f} GB are there.",
+            WAY_OUT,
+        )
 
 
 def shape_of(config: Any) -> Shape:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from selftrain import durable
@@ -29,7 +31,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Ids = Sequence[int]
+FULL, SLIDING = "full_attention", "sliding_attention"  # kinds of layers, in transformers' words
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+UNUSABLE = (  # what libraries raise for files that hold something else than they expect
+    OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, ImportError,
+    RuntimeError, MemoryError, SafetensorError, StrictDataclassError,
+)  # fmt: skip
+MAX_LAYERS = 1000
+DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers", "n_layer")
+MAX_GROWTH = 16  # parameters over numbers stored: tied weights are stored once, packed ones eight in one
 HEAD_LOGITS = 2**26  # of a chunk in training: 128 MiB in bf16
 
 
@@ -71,9 +81,10 @@ def load_config(path: Path, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoConfig
 
+    _check_depth(path)
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
+    except UNUSABLE as error:
         raise ModelError(f"{path}: its config.json cannot be used ({_first_line(error)}).") from error
 
 
@@ -85,6 +96,20 @@ def config_is_encoder_decoder(path: Path, trust_remote_code: bool = False) -> bo
 def max_positions(config: Any) -> int | None:
     """How many positions a model knows; None where there is no such bound (T5's relative positions)."""
     return None if config.is_encoder_decoder else getattr(config, "max_position_embeddings", None)
+
+
+def attention_spans(config: Any) -> dict[str, int | None]:
+    """How far back each kind of a decoder-only model's layers looks, in tokens with its own; None: to the beginning.
+
+    The kinds have transformers' names, and what a config that names none has is read as `generate` reads it.
+    """
+    window = getattr(config, "sliding_window", None)
+    chunk = getattr(config, "attention_chunk_size", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        kinds = [SLIDING if window is not None else FULL if chunk is None else "chunked_attention"]
+    spans = {SLIDING: window, "chunked_attention": chunk}
+    return {kind: spans.get(kind) for kind in kinds}
 
 
 def is_encoder_decoder(module: nn.Module) -> bool:
@@ -102,7 +127,7 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTok
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+    except UNUSABLE as error:
         raise ModelError(f"{path}: no tokenizer could be loaded ({_first_line(error)}).") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(
@@ -128,11 +153,12 @@ def load_model(
     config = load_config(path, trust_remote_code)
     try:
         kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        _check_size(path, kind, config, trust_remote_code)
         module, found = kind.from_pretrained(
             path, dtype=DTYPES[precision], use_safetensors=True, trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    except UNUSABLE as error:
         raise ModelError(f"{path}: no model could be loaded ({_first_line(error)}).") from error
     _check_whole(path, module, found)
     rows = module.get_input_embeddings().weight.shape[0]
@@ -140,6 +166,32 @@ def load_model(
     if size > rows:
         raise ModelError(f"{path}: the tokenizer has {size} tokens, the embedding only {rows} rows.")
     return LanguageModel(module.to(device).eval(), tokenizer, path, digest)
+
+
+def _check_depth(path: Path) -> None:
+    """Refuse a config with more layers than any model has: transformers would not be done building them."""
+    try:
+        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return  # transformers says what is wrong
+    parts = [content, *content.values()] if isinstance(content, dict) else []  # some have a config in the config
+    for name in DEPTHS:
+        for depth in (part.get(name) for part in parts if isinstance(part, dict)):
+            if isinstance(depth, int | float) and depth > MAX_LAYERS:
+                raise ModelError(f"{path}: its config.json has {name} {depth:.6g}, at most {MAX_LAYERS} are built.")
+
+
+def _check_size(path: Path, kind: Any, config: Any, trust_remote_code: bool) -> None:
+    """Refuse a config that is far larger than the weights beside it, before memory is taken for it."""
+    with torch.device("meta"):
+        module = kind.from_config(config, trust_remote_code=trust_remote_code)
+    asked = sum(parameter.numel() for parameter in module.parameters())
+    stored = 0
+    for file in path.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            stored += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    if asked > MAX_GROWTH * stored:
+        raise ModelError(f"{path}: its config.json asks for {asked} parameters, its weights hold {stored}.")
 
 
 def _check_whole(path: Path, module: nn.Module, found: Mapping[str, Any]) -> None:

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from selftrain import durable
-from selftrain.card import write_card
+from selftrain.card import write_settings
 from selftrain.config import RunConfig
-from selftrain.errors import ModelError, RunError
+from selftrain.errors import ModelError, RunError, listed
 from selftrain.hardware import default_device, default_precision
 from selftrain.models import LanguageModel, config_is_encoder_decoder, load_model, load_tokenizer, written
 from selftrain.progress import Progress
+from selftrain.report.card import write_card
+from selftrain.report.collect import collect
+from selftrain.report.files import RunFiles
 from selftrain.rundir import RunDir
-from selftrain.stagefolder import read_json, write_json
+from selftrain.stagefolder import read_sealed, write_sealed
 from selftrain.toy import NAMES as TOYS
 from selftrain.toy import make_toy
 from selftrain.training.fit import Precision
-from selftrain.weights import default_cache, resolve, weights_digest
+from selftrain.weights import default_cache, resolve, settings_digests, weights_digest
 
 BASE = "base"
 OWN_WARMUP = "0-warmup/own"  # names the user's model where stages name theirs; no stage of that name runs
@@ -55,7 +59,7 @@ class ModelStore:
 
         Raises:
             ModelError: they cannot be found.
-            RunError: they are not the weights that the run was started with.
+            RunError: they are not the weights, or not the config and tokenizer, that the run was started with.
         """
         if self.config.model in TOYS:
             return self._by_main(self._toy)
@@ -84,9 +88,15 @@ class ModelStore:
 
     def _resolved(self, name: str, stage: str, event: str) -> ModelRef:
         note = self.rundir.path / f"{event}.json"
-        known = _noted(note)
+        known = self._noted(note)
         if known is not None and _holds(Path(known["path"]), known["digest"]):
-            return ModelRef(stage, Path(known["path"]), known["digest"])
+            path = Path(known["path"])
+            if changed := _changed_settings(known, path):
+                raise RunError(
+                    f"{path}: {listed(changed, 3)} is gone or is not what it was when the run was started.",
+                    "Bring that back, or start a run in another folder with --out.",
+                )
+            return self._note(note, stage, path, known["digest"])
         found = resolve(name, say=self.progress.say)
         if known is not None and found.digest != known["digest"]:
             raise RunError(
@@ -94,22 +104,37 @@ class ModelStore:
                 f"started ({known['digest'][:12]}).",
                 "Bring those back, or start a run in another folder with --out.",
             )
-        write_json(note, {"path": str(found.path.absolute()), "digest": found.digest})
+        if known is not None and (changed := _changed_settings(known, found.path)):
+            there = f"{found.path} (the run was started with {known['path']})"
+            self.rundir.warn(f"{name} is in {there} now, and {listed(changed, 3)} is not the same there", stage)
         self.rundir.journal(event, name=found.name, source=found.source, digest=found.digest)
-        return ModelRef(stage, found.path, found.digest)
+        return self._note(note, stage, found.path, found.digest)
+
+    def _noted(self, note: Path) -> dict[str, Any] | None:
+        """Path and digests of a model, as the run noted them; None where there is no such note."""
+        known = read_sealed(note)
+        if known is not None and {"path", "digest"} <= known.keys():
+            return known
+        if note.exists():
+            self.rundir.warn(f"{note.name} is not what was written; the model is looked for again", "start")
+        return None
+
+    def _note(self, note: Path, stage: str, path: Path, digest: str) -> ModelRef:
+        now = {"path": str(path.absolute()), "digest": digest, "settings": settings_digests(path)}
+        if self.rundir.team.is_main and read_sealed(note) != now:
+            write_sealed(note, now)
+        return ModelRef(stage, path, digest)
 
     def _toy(self) -> ModelRef:
         folder, note = self.rundir.path / BASE, self.rundir.path / "weights.json"
-        known = _noted(note)
-        if folder.is_dir() and known is not None and weights_digest(folder) != known["digest"]:
-            durable.remove(folder)  # damaged; the same seed makes the same again
+        known = self._noted(note)
+        if folder.is_dir() and known is not None and not _is_as_noted(known, folder):
+            self.rundir.warn(f"{BASE} is not what was written; it is made again from its seed", "start")
+            durable.remove(folder)
         if not folder.is_dir():
             with written(folder) as temporary:
                 make_toy(self.config.model, temporary, self.config.seed)
-        digest = weights_digest(folder)
-        if known is None and self.rundir.team.is_main:
-            write_json(note, {"path": str(folder.absolute()), "digest": digest})
-        return ModelRef(BASE, folder, digest)
+        return self._note(note, BASE, folder, weights_digest(folder))
 
     def make(self, stage: str, maker: Callable[[], ModelRef]) -> ModelRef:
         """Make a model by running its stage (skipped when finished), and remember how."""
@@ -168,13 +193,14 @@ class ModelStore:
                 self.rundir.release(stage)
 
     def deliver(self, model: ModelRef, style: str) -> None:
-        """Put a model into `model/`: a plain transformers folder with a card and how to ask it."""
+        """Put a model into `model/`: a plain transformers folder, how to ask it, and a card of what is known now."""
         self.restore(model)
         if not self.rundir.team.is_main:
             return
         with written(self.rundir.path / "model") as temporary:
             shutil.copytree(model.path, temporary, copy_function=durable.link_or_copy)
-            write_card(temporary, self.config, model.digest, style)
+            write_settings(temporary, self.config, style)
+            write_card(temporary, collect(RunFiles(self.rundir.path)), model.digest)
         self.rundir.journal("delivered", stage=model.stage, digest=model.digest)
 
 
@@ -202,10 +228,14 @@ def check_same_tokens(own: Path, base: Path, trust_remote_code: bool = False) ->
         raise ModelError(f"warmup_model {own}: it and the base model are not of one family (encoder-decoder or not).")
 
 
-def _noted(note: Path) -> dict[str, str] | None:
-    """Path and digest of weights, as a run noted them; None where there is no such note."""
-    known = read_json(note)
-    return known if isinstance(known, dict) and {"path", "digest"} <= known.keys() else None
+def _is_as_noted(known: Mapping[str, Any], folder: Path) -> bool:
+    return weights_digest(folder) == known["digest"] and not _changed_settings(known, folder)
+
+
+def _changed_settings(known: Mapping[str, Any], folder: Path) -> list[str]:
+    """Files that were noted and are gone, or differ; an older version noted none."""
+    now = settings_digests(folder)
+    return [name for name, digest in known.get("settings", {}).items() if now.get(name) != digest]
 
 
 def _holds(folder: Path, digest: str) -> bool:

@@ -3,12 +3,13 @@
     found, why_not = library("sampling", "kernels.c", ("WIDTH=64",))        # None where there is no compiler, and why
     found.gate_bf16(*pointers(gate_up, out), *sizes(rows, size), threads())
 
-The library lies in selftrain's cache, under a digest of the source, the compiler and the processor. SELFTRAIN_NATIVE=0
-does without.
+The library lies in selftrain's cache, under a digest of the source, the compiler and the processor; one that cannot be
+loaded is compiled again. SELFTRAIN_NATIVE=0 does without.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -23,6 +24,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from selftrain import durable
+from selftrain.errors import RunError
 from selftrain.weights import default_cache
 
 COMPILE_S = 60.0
@@ -70,10 +73,12 @@ def library(package: str, name: str, defines: Sequence[str] = ()) -> tuple[ctype
     known = "\n".join([source, *FLAGS, compiler, platform.machine(), _processor(), *defines])
     target = default_cache() / "native" / f"{Path(name).stem}-{hashlib.sha256(known.encode()).hexdigest()[:16]}.so"
     try:
-        if not target.is_file():
-            _compile(compiler, source, defines, target)
+        if target.is_file():
+            with contextlib.suppress(OSError):
+                return ctypes.CDLL(str(target)), ""
+        _compile(compiler, source, defines, target)
         return ctypes.CDLL(str(target)), ""
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, subprocess.SubprocessError, RunError) as error:
         return None, f"{name} could not be compiled ({type(error).__name__})"
 
 
@@ -84,12 +89,12 @@ def _read(package: str, name: str) -> str:
 def _compile(compiler: str, source: str, defines: Sequence[str], target: Path) -> None:
     """Compile under a temporary name, then rename: another process may do the same."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = durable.temporary_of(target)
     macros = [f"-D{define}" for define in defines]
     command = [*compiler.split(), *FLAGS, *macros, "-x", "c", "-", "-o", str(temporary), "-lm"]
     try:
         subprocess.run(command, input=source.encode(), capture_output=True, timeout=COMPILE_S, check=True)
-        os.replace(temporary, target)
+        durable.place(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 

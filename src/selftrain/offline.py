@@ -8,6 +8,7 @@ itself (loopback, Unix sockets) can be reached.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import sys
 from typing import Any
@@ -19,7 +20,6 @@ VARIABLES = {
     "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PIP_NO_INDEX": "1",
     "UV_OFFLINE": "1", OFFLINE: "1", "WANDB_MODE": "offline", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
 }  # fmt: skip
-HERE = ("localhost", "127.", "::1", "0.0.0.0")
 
 
 def go_offline() -> None:
@@ -37,7 +37,16 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     else:
         return
     host = host.decode(errors="replace") if isinstance(host, bytes) else host
-    if isinstance(host, str) and host and not host.startswith(HERE):
+    if isinstance(host, str) and host and not _is_here(host):
         raise RunError(
             f"A connection to {host} was tried, and --offline forbids it.", "Leave --offline out to allow it."
         )
+
+
+def _is_here(host: str) -> bool:
+    """Whether a name or address is this machine's own."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower() == "localhost"
+    return address.is_loopback or address.is_unspecified

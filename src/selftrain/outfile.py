@@ -91,11 +91,13 @@ class OutFile:
         """The folder for finished pieces, with those of an earlier start, locked for as long as this lasts.
 
         Raises:
-            RunError: another process works on this file, or what is half done is another job's.
+            RunError: another process works on this file or has just finished it, or what is half done is another job's.
         """
         self.parts.mkdir(exist_ok=True)
         lock = take_lock(self.parts)
         try:
+            if self.finished(identity) is not None:
+                raise RunError(f"{self.path} was finished by another process just now.", "Run the same command again.")
             self._check_started(identity)
             if not (self.parts / STARTED).exists():
                 write_json(self.parts / STARTED, {"identity": dict(identity)})
@@ -125,7 +127,7 @@ class OutFile:
         )
 
     def _remove_parts(self) -> None:
-        if _identity(self.parts / STARTED) is not None:
+        if self._parts_are_ours():
             shutil.rmtree(self.parts, ignore_errors=True)
 
 

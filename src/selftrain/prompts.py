@@ -8,6 +8,9 @@ A rationale is tokenised in pieces that end after an annotation's `=` and around
 is where decoding breaks off when the calculator writes the result; so training and decoding see the same ids.
 Records keep rationales in the angle writing; a vocabulary without `<` (T5's) gets the bracket writing and, like
 in the paper, one line of text whose steps end in `. `.
+
+With `prompt.chat_template` a question is the user's message of a chat template, carried out in transformers' sandbox.
+Left out: a system prompt (a chat template can hold one) and what a chat template writes after an answer.
 """
 
 from __future__ import annotations
@@ -23,6 +26,10 @@ from selftrain.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+PROBE = "How many pens are in 6 boxes?"
+# Llama's default date; the newline behind it is not written, and a template's own white space stays as it is.
+FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,24 +47,48 @@ class Codec:
         """The codec of a model.
 
         Raises:
-            ConfigError: a vocabulary in which the asked annotation can't be written.
+            ConfigError: a vocabulary in which the asked annotation can't be written, or a chat template that is not
+                there, cannot be carried out, or leaves the question out.
+            ModelError: the tokenizer's own chat template is asked for and cannot be carried out.
         """
         style: Style = annotation_style(tokenizer) if config.annotation == "auto" else config.annotation
         _check_writable(tokenizer, style)
-        return cls(tokenizer, config, build_tables(tokenizer, style), style, encoder_decoder)
+        codec = cls(tokenizer, config, build_tables(tokenizer, style), style, encoder_decoder)
+        if PROBE not in codec.prompt_text(PROBE):
+            raise ConfigError(
+                f"prompt.chat_template leaves the question out: it gives {codec.prompt_text(PROBE)[:120]!r}.",
+                "It must show `content` of each of its `messages`.",
+            )
+        return codec
 
     def prompt(self, question: str) -> tuple[int, ...]:
         """Ids of the prompt; an encoder's prompt ends with the end token, as T5 was trained."""
-        ids = self.tokenizer.encode(self.prompt_text(question), add_special_tokens=False)
+        ids = tuple(self.tokenizer.encode(self.prompt_text(question), add_special_tokens=False))
+        bos_id = self.tokenizer.bos_token_id
         if self.encoder_decoder:
             return (*ids, self.eos_id)
-        if self.config.bos and self.tokenizer.bos_token_id is not None:
-            return (self.tokenizer.bos_token_id, *ids)
-        return tuple(ids)
+        if self.config.bos and bos_id is not None and ids[:1] != (bos_id,):
+            return (bos_id, *ids)
+        return ids
 
     def prompt_text(self, question: str) -> str:
-        """The prompt that `prompt` has the ids of, without special tokens."""
+        """The prompt that `prompt` has the ids of; of special tokens it has those that a chat template writes."""
+        chat = self.config.chat_template
+        return self.message(question) if chat is None else chat_text(self.tokenizer, chat, self.message(question))
+
+    def message(self, question: str) -> str:
+        """The question in the template, before a chat template goes around it."""
         return self.config.template.replace("{question}", self._spaced(question))
+
+    def base_prompt(self, question: str) -> tuple[int, ...]:
+        """As the untrained model is asked: through its own chat template where it has one and the config names none.
+
+        Raises:
+            ModelError: its chat template cannot be carried out.
+        """
+        if self.config.chat_template is not None or not has_chat_template(self.tokenizer):
+            return self.prompt(question)
+        return tuple(self.tokenizer.encode(chat_text(self.tokenizer, "model", question), add_special_tokens=False))
 
     def target(self, rationale: str) -> tuple[int, ...]:
         """Ids of a rationale in the records' angle writing, end token included."""
@@ -107,26 +138,49 @@ class Codec:
         return int(self.tokenizer.eos_token_id)
 
 
-def chat_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> tuple[int, ...] | None:
-    """The question as the model's own chat template asks it; None where the model has none.
+def has_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer brings a chat template of its own."""
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
+def chat_text(tokenizer: PreTrainedTokenizerBase, template: str, message: str) -> str:
+    """A user's message in a chat template, up to where the answer begins: a Jinja text, or "model" for the tokenizer's.
+
+    A date that a template writes (`strftime_now`) would change prompts from day to day, within a run too: it is fixed.
 
     Raises:
-        ModelError: the template cannot be carried out.
+        ConfigError: the tokenizer has none, or the Jinja text cannot be carried out.
+        ModelError: the tokenizer's own cannot be carried out.
     """
     import jinja2
 
-    if not getattr(tokenizer, "chat_template", None):
-        return None
-    try:
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+    own = template == "model"
+    if own and not has_chat_template(tokenizer):
+        raise ConfigError(
+            "prompt.chat_template is 'model', and the tokenizer of this model has no chat template.",
+            "Set it to null, or to the text of a Jinja template.",
         )
-    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+    try:
+        source = tokenizer.get_chat_template() if own else template
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": message}],
+            chat_template=FIXED_DATE + source if "strftime_now" in source else source,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+    except (
+        jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
+        ValueError,
+    ) as error:  # fmt: skip
+        why = f"cannot be carried out ({type(error).__name__}: {str(error)[:200]})."
+        if not own:
+            hint = "Mend it: Jinja, with what transformers lets a chat template use."
+            raise ConfigError(f"prompt.chat_template {why}", hint) from error
         raise ModelError(
-            f"The model's chat template cannot be carried out ({type(error).__name__}: {str(error)[:200]}).",
-            "Remove `chat_template` from its tokenizer_config.json, or chat_template.jinja.",
+            f"The model's chat template {why}",
+            "Mend or remove `chat_template` in its tokenizer_config.json, or chat_template.jinja.",
         ) from error
-    return tuple(tokenizer.encode(str(text), add_special_tokens=False))
+    return str(text)
 
 
 def annotation_style(tokenizer: PreTrainedTokenizerBase) -> Style:

@@ -7,6 +7,7 @@ An unknown recipe, field or value is a `ConfigError` that names the nearest know
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from importlib import resources
@@ -34,6 +35,30 @@ def recipe_text(name_or_path: str) -> str:
         ConfigError: neither a recipe's name nor a readable file.
     """
     return shipped_text(name_or_path, "recipe", "recipes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """What a shipped recipe says of itself: its description, and the line of its header that begins `# Size:`."""
+
+    name: str
+    size: str
+    hours: str
+    hardware: str
+    description: str
+
+
+def listed_recipes() -> list[Listed]:
+    """Every recipe that comes with the package, for `selftrain recipes`."""
+    return [_listed(name) for name in recipe_names()]
+
+
+def _listed(name: str) -> Listed:
+    text = recipe_text(name)
+    facts = re.search(r"^# Size: (.+); hours: (.+); hardware: (.+)\.$", text, re.MULTILINE)
+    if facts is None:
+        raise ConfigError(f"{name}: expected a line '# Size: ...; hours: ...; hardware: ....' in its header.")
+    return Listed(name, facts[1], facts[2], facts[3], str(yaml_tree(text, name).get("description", "")))
 
 
 def shipped_names(folder: str) -> list[str]:

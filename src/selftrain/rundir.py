@@ -12,9 +12,9 @@ slot) leaves the folder to the next one.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
+import errno
+import hashlib
 import json
 import os
 import shutil
@@ -23,16 +23,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from selftrain import __version__, durable
+from selftrain import __version__, durable, locking
 from selftrain.config import RunConfig
 from selftrain.errors import RunError
 from selftrain.identity import as_yaml, from_yaml, identity
 from selftrain.processes import ALONE, Team
 from selftrain.provenance import changes, code_digests
+from selftrain.redaction import redacted
+from selftrain.spent import counted
 from selftrain.stagefolder import (
     MANIFEST,
     SPENT,
     STARTED,
+    damaged_outputs,
     differing,
     digest_of,
     file_digest,
@@ -40,14 +43,15 @@ from selftrain.stagefolder import (
     key_of,
     own_files,
     prepare,
-    read_json,
     read_manifest,
-    write_json,
+    read_sealed,
     write_manifest,
+    write_sealed,
 )  # fmt: skip
 
 READING = ("data", "samples")  # stages that read files, and ask no model
 LOCK = ".lock"
+RUN, CONFIG = "run.json", "config.yaml"  # the first says what the run is, and has the second's digest
 Figures = dict[str, Any]
 Work = Callable[[Path], Figures]
 
@@ -67,9 +71,12 @@ class StageResult:
 class RunDir:
     """One run folder, locked while it is open. Of a team's processes only the main one writes to it."""
 
-    def __init__(self, path: Path, lock: int | None, config: RunConfig, team: Team, changed: str = "") -> None:
+    def __init__(
+        self, path: Path, lock: int | None, config: RunConfig, team: Team, noticed: Sequence[str] = ()
+    ) -> None:
         self.path, self.lock, self.config, self.team = path, lock, config, team
-        self.changed = changed  # of the code, since the last start
+        self.noticed = noticed  # when it was opened; to be warned of
+        self.say: Callable[[str], None] = lambda message: None  # hears the warnings too
 
     @classmethod
     def open(cls, path: Path, config: RunConfig, team: Team = ALONE) -> RunDir:
@@ -78,19 +85,20 @@ class RunDir:
         Raises:
             RunError: another process works in it, or it holds a different run (the differing keys are named).
         """
-        lock, changed = None, ""
+        lock: int | None = None
+        noticed: list[str] = []
         if team.is_main:
             with durable.explained(path):
                 path.mkdir(parents=True, exist_ok=True)
             lock = take_lock(path)
             try:
                 durable.sweep(path)
-                changed = _check_identity(path, config)
+                noticed = _check_identity(path, config)
             except RunError:
                 os.close(lock)
                 raise
         team.wait()
-        run = cls(path, lock, config, team, changed)
+        run = cls(path, lock, config, team, noticed)
         run.journal("start", version=__version__, pid=os.getpid())
         return run
 
@@ -109,8 +117,13 @@ class RunDir:
         """Append one line to journal.jsonl: what happened, when."""
         if not self.team.is_main:
             return
-        line = json.dumps({"time": round(time.time(), 3), "event": event, **details}, ensure_ascii=False)
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **redacted(details)}, ensure_ascii=False)
         durable.append(self.path / "journal.jsonl", line)
+
+    def warn(self, message: str, stage: str) -> None:
+        """Say it now and keep it for the report."""
+        self.say(f"warning: {message}")
+        self.journal("warning", stage=stage, message=message)
 
     def finished(self, name: str, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> StageResult | None:
         """The stage's result if it is finished for just these inputs and settings, else None.
@@ -119,13 +132,13 @@ class RunDir:
         """
         folder = self.path / name
         manifest = read_manifest(folder)
+        if manifest is None and (folder / MANIFEST).exists():
+            self.warn(f"{MANIFEST} is not what was written; {name} is redone", name)
         if manifest is None or manifest["key"] != key_of(name, inputs, settings):
             return None
-        for file, digest in manifest["outputs"].items():
-            path = folder / file
-            if file in manifest["released"] or (path.is_file() and (is_weights(file) or file_digest(path) == digest)):
-                continue
-            self.journal("warning", stage=name, message=f"{file} is gone or is not what was written; {name} is redone")
+        damaged = next(damaged_outputs(folder, manifest), None)
+        if damaged is not None:
+            self.warn(f"{damaged} is gone or is not what was written; {name} is redone", name)
             return None
         return StageResult(name, folder, manifest["digest"], manifest["figures"], manifest["seconds"], skipped=True)
 
@@ -159,20 +172,14 @@ class RunDir:
         if self.team.is_main and (aside := prepare(folder, key)):
             ways = ", ".join(differing(aside, inputs, settings))
             message = f"what was finished there was made otherwise ({ways}); it is in {aside.name} now"
-            self.journal("warning", stage=name, message=message)
+            self.warn(message, name)
         self.team.wait()
         if not self.team.is_main:
             return self._stage_of_main(name, inputs, settings, work if together else None)
         self.journal("stage-start", stage=name)
-        started = time.monotonic()
-        before = float((read_json(folder / SPENT) or {}).get("seconds", 0.0))
-        try:
+        with counted(folder / SPENT) as spent:
             figures = work(folder)
-        except BaseException:
-            with contextlib.suppress(RunError):  # a full disk is told of by what it stopped
-                write_json(folder / SPENT, {"seconds": before + time.monotonic() - started})
-            raise
-        seconds = before + time.monotonic() - started
+        seconds = spent()
         (folder / SPENT).unlink(missing_ok=True)
         outputs = {str(file.relative_to(folder)): file_digest(file) for file in own_files(folder, scratch)}
         manifest: dict[str, Any] = {
@@ -239,7 +246,7 @@ def take_lock(path: Path) -> int:
     with durable.explained(path / LOCK):
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locking.lock(lock, wait=False)
     except OSError as error:
         owner = os.read(lock, 64).decode(errors="replace").strip() or "unknown"
         os.close(lock)
@@ -248,6 +255,8 @@ def take_lock(path: Path) -> int:
         ) from error
     try:
         with durable.explained(path / LOCK):
+            if not os.path.samestat(os.fstat(lock), os.stat(path / LOCK)):  # removed while it was waited for
+                raise FileNotFoundError(errno.ENOENT, "another process has just removed the folder")
             os.ftruncate(lock, 0)
             os.write(lock, str(os.getpid()).encode())
     except RunError:
@@ -256,17 +265,17 @@ def take_lock(path: Path) -> int:
     return lock
 
 
-def _check_identity(path: Path, config: RunConfig) -> str:
+def _check_identity(path: Path, config: RunConfig) -> list[str]:
     """Refuse a folder that holds a different run; record this one in a new folder, or one without work in it.
 
-    Returns what has changed in the code since the last start there, in words.
+    Returns warnings: what has changed in the code since the last start there, and a damaged config.yaml.
     """
-    mine, code = identity(config), code_digests()
-    known = read_json(path / "run.json")
+    mine, code, text = identity(config), code_digests(), as_yaml(config).encode(errors="backslashreplace")
+    known = read_sealed(path / RUN)
+    if (path / RUN).exists() and not (known is not None and isinstance(known.get("identity"), dict)):
+        raise RunError(f"{path / RUN} is damaged.", "Bring it back, or choose another folder with --out.")
     if known is None and any(entry.name != LOCK and not durable.is_temporary(entry) for entry in path.iterdir()):
         raise RunError(f"{path} is not empty and holds no run.", "Choose another folder with --out.")
-    if known is not None and not (isinstance(known, dict) and isinstance(known.get("identity"), dict)):
-        raise RunError(f"{path / 'run.json'} is damaged.", "Bring it back, or choose another folder with --out.")
     theirs = {} if known is None else known["identity"]
     keys = _differing_keys(path, mine, theirs)
     if known is not None and keys and holds_work(path):
@@ -274,15 +283,29 @@ def _check_identity(path: Path, config: RunConfig) -> str:
         raise RunError(
             f"{path} holds a different run: {shown}.", "Choose another folder with --out, or remove that one."
         )
-    before = {} if known is None or keys else known.get("code", {})
-    created = time.time() if known is None or keys else known.get("created")
+    before: dict[str, Any] = {} if known is None or keys else known
     if keys:
         _clear(path)
-    if keys or before != code:
-        now = {"identity": mine, "version": __version__, "created": created, "code": code}
-        write_json(path / "run.json", now)
-    durable.write(path / "config.yaml", as_yaml(config).encode(errors="backslashreplace"))
-    return changes(before, code) if before else ""
+    now = {
+        "identity": mine, "version": __version__, "created": before.get("created", time.time()), "code": code,
+        "config": hashlib.sha256(text).hexdigest(),
+    }  # fmt: skip
+    noticed = []
+    if before.get("code") and (changed := changes(before, now)):
+        noticed.append(f"the code has changed since the last start: {changed}")
+    if not is_config(path, before):
+        noticed.append(f"{CONFIG} is gone or is not what was written; it is written again")
+    if before != now:
+        write_sealed(path / RUN, now)
+    durable.write(path / CONFIG, text)
+    return noticed
+
+
+def is_config(path: Path, run: Mapping[str, Any]) -> bool:
+    """Whether a run's config.yaml is what was written, by what its run.json says; older versions said nothing."""
+    if "config" not in run:
+        return True
+    return (path / CONFIG).is_file() and file_digest(path / CONFIG) == run["config"]
 
 
 def _differing_keys(path: Path, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
@@ -291,7 +314,7 @@ def _differing_keys(path: Path, mine: Mapping[str, Any], theirs: Mapping[str, An
     if all(key in theirs for key in keys):
         return keys
     try:
-        completed = identity(from_yaml((path / "config.yaml").read_text(encoding="utf-8")))
+        completed = identity(from_yaml((path / CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return keys
     return [key for key in keys if key in theirs or key not in completed or completed[key] != mine.get(key)]

@@ -82,8 +82,8 @@ class Runner:
             self.progress.say(f"Stopped before {stop.stage}, as asked. The same command without --until goes on.")
 
     def _run(self) -> None:
-        if self.rundir.changed:
-            self.bench.warn(f"the code has changed since the last start: {self.rundir.changed}", "start")
+        for message in self.rundir.noticed:
+            self.bench.warn(message, "start")
         self.bench.prepare()
         self.rundir.journal("environment", environment=this_environment(), device=self.bench.models.device)
         for arm in arms_of(self.config):

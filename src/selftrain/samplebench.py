@@ -7,25 +7,65 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from selftrain import guard
 from selftrain.bench import Bench
 from selftrain.judged import COMPLETIONS, accuracy_of, changed_fraction
+from selftrain.models import DTYPES, load_config
 from selftrain.modelstore import ModelRef
-from selftrain.prompts import chat_prompt
 from selftrain.records import Completion, Problem, read_jsonl
 from selftrain.rundir import Figures, StageResult
 from selftrain.sampling.base import Sampler, SamplingParams
 from selftrain.sampling.engine import Engine
+from selftrain.sampling.paths import SLOTS, Shape, check_memory, check_positions
 from selftrain.sampling.vllm_sampler import run_sampler
 from selftrain.stages.sample import EVALUATION_TOLERANCE, LABEL_TOLERANCE, SHARDS, SamplePlan, run_sample
 
 
 class SampleBench(Bench):
     """The bench with a sampler on it."""
+
+    def prepare(self) -> None:
+        """See `Bench`; then, as a run begins, refuse sampling that would not fit: nothing is sampled or trained yet.
+
+        Raises:
+            ConfigError: a prompt and its new tokens are more than the model's positions, or the key/value storage is
+                more than the free memory.
+        """
+        super().prepare()
+        if (self.rundir.path / "0-base").exists():
+            return  # it was checked when the run began
+        model = load_config(self.base.path, self.config.compute.trust_remote_code)
+        shapes, dtype, device = list(self._shapes()), DTYPES[self.models.precision], self.models.device
+        for shape in shapes:
+            check_positions(model, shape.prompt_tokens, shape.new_tokens)
+        sampling = self.config.sampling
+        if shapes and sampling.backend == "engine" and not (sampling.slots == "auto" and device == "cuda"):
+            largest = max(shapes, key=lambda shape: shape.storage_bytes(model, dtype))
+            check_memory(model, dtype, device, largest)
+            self.progress.say(f"sampling: at most {largest.stated(model, dtype)}")
+
+    def _shapes(self) -> Iterator[Shape]:
+        """The largest of each kind of sampling: K a question of U, greedy on what judges, the base model's."""
+        sampling, tests = self.config.sampling, list(self.sets.tests.values())
+        questions = [] if self.config.method == "sft" and not self.config.baselines else self.sets.questions
+        judged = [*self.sets.validation, *itertools.chain(*tests)]
+        labels = sampling.samples_for_labels + ("st-matched" in self.config.baselines) * sampling.samples_for_pairs
+        greedy = self.config.evaluation.max_new_tokens or sampling.max_new_tokens
+        slots = SLOTS if sampling.slots == "auto" else sampling.slots
+        for problems, ask, samples, tokens in (
+            (questions, self.codec.prompt, max(sampling.samples_for_pairs, labels), sampling.max_new_tokens),
+            (judged, self.codec.prompt, 1, greedy),
+            (list(itertools.chain(*tests[:1])), self.codec.base_prompt, 1, greedy),
+        ):
+            lengths = [len(ask(problem.question)) for problem in problems]
+            kept = [length for length in lengths if length <= self.config.prompt.max_prompt_tokens]
+            if kept:
+                yield Shape(min(slots, samples * min(len(kept), sampling.shard_questions)), max(kept), tokens)
 
     def sample(self, model: ModelRef, num_samples: int, iteration: int, name: str) -> StageResult:
         """K samples a question of U. Streams depend on iteration, question and k: two models meet equal seeds."""
@@ -93,15 +133,15 @@ class SampleBench(Bench):
             num_samples, params, seed, sampling.shard_questions, self.config.prompt.max_prompt_tokens,
             tolerance, name, model.digest,
         )  # fmt: skip
-        is_base = model.stage == "base"
+        ask = self.codec.base_prompt if model.stage == "base" else self.codec.prompt
 
         def work(folder: Path) -> Figures:
             with contextlib.ExitStack() as opened:  # a sampler's memory is given back when its stage ends
                 return run_sample(
                     folder, problems, plan, codec=self.codec,
-                    prompt=(self._base_prompt if is_base else lambda problem: self.codec.prompt(problem.question)),
+                    prompt=lambda problem: ask(problem.question),
                     open_sampler=lambda: self._open_sampler(model, plan, opened), progress=self.progress,
-                    team=self.rundir.team,
+                    warn=lambda message: self.warn(message, name), team=self.rundir.team,
                 )  # fmt: skip
 
         return self.stage(
@@ -118,10 +158,6 @@ class SampleBench(Bench):
             together=True,
             scratch=(SHARDS,),
         )
-
-    def _base_prompt(self, problem: Problem) -> tuple[int, ...]:
-        """The base model is asked through its own chat template where it has one."""
-        return chat_prompt(self.codec.tokenizer, problem.question) or self.codec.prompt(problem.question)
 
     def _open_sampler(self, model: ModelRef, plan: SamplePlan, opened: contextlib.ExitStack) -> Sampler:
         if self.config.sampling.backend == "vllm":

@@ -8,8 +8,8 @@ is asked as it was trained to be (its selftrain.json), with the calculator insid
 refused before weights are read (`samplejob`).
 
 Resume is by shard (`sampling.units`), and the file is whole or not there (`outfile`): the same call again goes on where
-it was cut off, and ends bitwise equal to an unbroken one. Left out: chat templates (`selftrain run` asks a base model
-through its own), and several processes on one file.
+it was cut off, and ends bitwise equal to an unbroken one. Left out: the chat template of a model without selftrain.json
+(`selftrain run` asks a base model through its own), and several processes on one file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from selftrain.judged import COMPLETIONS
 from selftrain.outfile import OutFile
 from selftrain.progress import Progress, Silent
 from selftrain.records import Completion, Problem, read_jsonl
-from selftrain.samplejob import Job, Settings, check_positions, check_settings, load_sets, prepare
+from selftrain.samplejob import Job, Settings, check_room, check_settings, load_sets, prepare
 from selftrain.sampletable import Drawn, SetFigures, figures_of, table_text
 from selftrain.sampling.base import Generated, OnFinished, Request, Sampler, SamplingParams
 from selftrain.stages.sample import run_sample
@@ -100,7 +100,8 @@ def sample(
     if manifest is not None:
         progress.say(f"{target.path} is finished already: nothing to do.")
         return SampleResult(target.path, samples, tuple(SetFigures(**row) for row in manifest["sets"]), {})
-    check_positions(job)
+    if storage := check_room(job):
+        progress.say(f"sampling: at most {storage}")
     return _make(target, job, progress)
 
 
@@ -176,6 +177,7 @@ def _sample_set(
         prompt=lambda problem: job.prompts[problem.id],
         open_sampler=lambda: meter,
         progress=progress,
+        warn=lambda message: progress.say(f"warning: {message}"),
         title=name,
     )
     order = {problem.id: number for number, problem in enumerate(problems)}

@@ -2,7 +2,7 @@
 
     check_settings(settings)
     job = prepare("runs/quickstart/model", load_sets(["svamp=SVAMP.json"], None, print), settings, print)
-    check_positions(job)
+    check_room(job)
     job.identity                                  # what decides whether two calls make the same file
 
 Sets are written as in `selftrain evaluate`, but rows of a file may lack an answer.
@@ -57,14 +57,14 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """All that is known before weights are read. `positions`: how many the model knows; None for no such bound."""
+    """All that is known before weights are read. `config`: the model's, of transformers."""
 
     weights: ResolvedWeights
     codec: Codec
     sets: dict[str, list[Problem]]
     settings: Settings
     max_new_tokens: int
-    positions: int | None
+    config: Any
     device: str
     precision: str
 
@@ -88,7 +88,8 @@ class Job:
         """What the file is made from, flat: two calls with the same go on with each other's work."""
         sets = {f"data.{name}": rows_digest(problems) for name, problems in self.sets.items()}
         sizes = {f"data.{name}.problems": len(problems) for name, problems in self.sets.items()}
-        prompt = {f"prompt.{key}": value for key, value in self.codec.config.model_dump(mode="json").items()}
+        settings = self.codec.config.model_dump(mode="json", exclude_none=True)
+        prompt = {f"prompt.{key}": value for key, value in settings.items()}
         asked = {**dataclasses.asdict(self.settings), "max_new_tokens": self.max_new_tokens}
         asked["shard_questions"] = self.settings.shard_questions
         return {"model": self.weights.digest, **sets, **sizes, **prompt, **asked, "precision": self.precision}
@@ -162,12 +163,13 @@ def prepare(model: str, sets: dict[str, list[Problem]], settings: Settings, say:
     """Find the model, and how it is asked; its weights are not read.
 
     Raises:
-        ModelError: it cannot be found, or has no usable config or tokenizer.
+        ModelError: it cannot be found, has no usable config or tokenizer, or cannot be sampled.
         ConfigError: its tokenizer cannot write the calculator's annotations.
         VllmError: vLLM cannot sample it.
     """
     from selftrain.hardware import default_device, default_precision
-    from selftrain.models import load_config, load_tokenizer, max_positions
+    from selftrain.models import load_config, load_tokenizer
+    from selftrain.sampling.paths import check_config
 
     weights = resolve(model, say=say)
     prompt, told_tokens = read_settings(weights.path)
@@ -175,27 +177,41 @@ def prepare(model: str, sets: dict[str, list[Problem]], settings: Settings, say:
     codec = Codec.build(load_tokenizer(weights.path), prompt, config.is_encoder_decoder)
     if settings.backend == "vllm":
         check_codec(codec, model, settings.calculator)
+    else:
+        check_config(config)
     tokens, device = settings.max_new_tokens or told_tokens, default_device()
-    return Job(weights, codec, sets, settings, tokens, max_positions(config), device, default_precision(device))
+    return Job(weights, codec, sets, settings, tokens, config, device, default_precision(device))
 
 
-def check_positions(job: Job) -> None:
-    """Refuse a job in which nothing can be sampled, or a completion might not fit behind its prompt.
+def check_room(job: Job) -> str:
+    """Refuse a job in which nothing can be sampled, or that does not fit the model's positions, or memory.
+
+    Returns what storage it needs, in words; nothing where the backend is not ours.
 
     Raises:
         DataError: every prompt is over the limit.
-        ConfigError: prompt and `max_new_tokens` are more than the model's positions.
+        ConfigError: prompt and `max_new_tokens` are more than the model's positions, or its storage is more
+            than the free memory.
     """
+    from selftrain.models import DTYPES, max_positions
+    from selftrain.sampling.paths import Shape, check_memory
+
     limit, tokens = job.codec.config.max_prompt_tokens, job.max_new_tokens
     lengths = [len(prompt) for prompt in job.prompts.values() if len(prompt) <= limit]
     if not lengths:
         raise DataError(f"All {len(job.prompts)} prompts are longer than {limit} tokens, the model's limit.")
-    longest = max(lengths)
-    if job.positions is None or longest + tokens <= job.positions:
-        return
-    room = job.positions - longest
-    raise ConfigError(
-        f"The longest prompt has {longest} tokens and --max-new-tokens is {tokens}: {longest + tokens} do not fit the "
-        f"model's {job.positions} positions.",
-        f"Use --max-new-tokens {room} or less." if room > 0 else "Leave out questions that long.",
-    )
+    longest, positions = max(lengths), max_positions(job.config)
+    if positions is not None and longest + tokens > positions:
+        room = positions - longest
+        raise ConfigError(
+            f"The longest prompt has {longest} tokens and --max-new-tokens is {tokens}: {longest + tokens} do not fit "
+            f"the model's {positions} positions.",
+            f"Use --max-new-tokens {room} or less." if room > 0 else "Leave out questions that long.",
+        )
+    if job.settings.backend != "engine":
+        return ""
+    asked, largest = job.settings, max(map(len, job.sets.values()))
+    rows = min(asked.slots, asked.samples * min(asked.shard_questions, largest))
+    shape, dtype = Shape(rows, longest, tokens), DTYPES[job.precision]
+    check_memory(job.config, dtype, job.device, shape)
+    return shape.stated(job.config, dtype)

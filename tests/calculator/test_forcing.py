@@ -10,69 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import AddedToken
 
 from selftrain.calculator.annotation import Style, split_for_training
 from selftrain.calculator.expression import MAX_CHARS, ExpressionError, canonical, evaluate
 from selftrain.calculator.forcing import EXTRA_IDS, Forcer, ForcingTables, build_tables, forced_spans
-
-CHARS = "0123456789+-*/().=<>[] a\n"
-BYTE = {" ": "Ġ", "\n": "Ċ"}
-
-
-def wrapped(core: Tokenizer, **special: str) -> Any:
-    wrapper: Any = PreTrainedTokenizerFast
-    return wrapper(tokenizer_object=core, clean_up_tokenization_spaces=False, **special)
-
-
-def byte_level(tokens: Sequence[str] = (), chars: str = CHARS) -> Any:
-    """Byte-level BPE whose vocabulary is `chars`, `tokens` and their beginnings."""
-    vocab = {BYTE.get(char, char): index for index, char in enumerate(chars)}
-    merges: list[tuple[str, str]] = []
-    for token in tokens:
-        letters = [BYTE.get(char, char) for char in token]
-        for size in range(2, len(letters) + 1):
-            whole = "".join(letters[:size])
-            if whole not in vocab:
-                vocab[whole] = len(vocab)
-                merges.append(("".join(letters[: size - 1]), letters[size - 1]))
-    core = Tokenizer(models.BPE(vocab, merges))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    core.decoder = decoders.ByteLevel()
-    return wrapped(core)
-
-
-def metaspace_unigram(tokens: Sequence[str] = ()) -> Any:
-    """Like T5's: metaspace in front of everything, and no `<` or newline."""
-    chars = [char for char in CHARS if char not in "<>\n "]
-    names = dict.fromkeys(
-        ["▁", *chars, *("▁" + char for char in chars), *(token.replace(" ", "▁") for token in tokens)]
-    )
-    vocab = [("<unk>", 0.0), ("</s>", 0.0), *((name, -4.0 + len(name)) for name in names)]
-    core = Tokenizer(models.Unigram(vocab, unk_id=0))
-    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
-    core.decoder = decoders.Metaspace(prepend_scheme="always", split=False)
-    return wrapped(core, eos_token="</s>", unk_token="<unk>")
-
-
-def byte_fallback(tokens: Sequence[str] = ()) -> Any:
-    """Like Llama's: BPE with a metaspace normaliser and `<0x..>` tokens; `<` and newline exist as bytes only."""
-    vocab = {"<unk>": 0} | {f"<0x{byte:02X}>": byte + 1 for byte in range(256)}
-    for char in "▁0123456789+-*/().=>[]a":
-        vocab[char] = len(vocab)
-    merges = []
-    for token in tokens:
-        token = token.replace(" ", "▁")
-        if len(token) == 2 and token not in vocab and all(char in vocab for char in token):
-            vocab[token] = len(vocab)
-            merges.append((token[0], token[1]))
-    core = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    core.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    return wrapped(core, unk_token="<unk>")
+from tests.lookalikes import byte_fallback, byte_level, metaspace_unigram
 
 
 def decode(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -177,6 +177,11 @@ def test_the_last_number_of_a_worked_text(tmp_path: Path) -> None:
             {},
             "was used before, at",
         ),
+        (
+            [{"question": "x", **{"x" * 300_000 + str(i): 1 for i in range(3)}}],
+            {},
+            f"found: question, {', '.join(['x' * 80] * 3)}.",
+        ),
     ],
 )
 def test_broken_files(tmp_path: Path, rows: list[Any], fields: dict[str, str], said: str) -> None:

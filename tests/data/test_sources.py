@@ -14,6 +14,7 @@ from selftrain.config import DataSpec
 from selftrain.data import gsm8k, load, prove_gold
 from selftrain.data.asdiv import NOT_ONE_NUMBER, single_number
 from selftrain.data.formula import NOT_ARITHMETIC, NOT_EQUAL
+from selftrain.data.hub import hub_rows
 from selftrain.errors import DataError
 from selftrain.records import Problem
 
@@ -84,7 +85,7 @@ def test_svamp_row(tmp_path: Path) -> None:
 def test_svamp_broken_rows(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"row 2: expected a number in 'Answer', got 'five'"):
         load(spec(tmp_path, "svamp", "a.json", [SVAMP_ROW, {**SVAMP_ROW, "ID": "x", "Answer": "five"}]))
-    with pytest.raises(DataError, match=r"2 problems with id 'svamp/chal-1'"):
+    with pytest.raises(DataError, match=r"row 2: id 'svamp/chal-1' was used before, at .*b\.json, row 1\."):
         load(spec(tmp_path, "svamp", "b.json", [SVAMP_ROW, SVAMP_ROW]))
 
 
@@ -116,8 +117,8 @@ def test_asdiv_single_number(answer: str, number: str | None) -> None:
     [
         (ASDIV.replace("</ProblemSet>", ""), "line 13: not XML (mismatched tag, column 2)"),
         (ASDIV.replace('ID="n-2"', ""), "Problem 2 has no ID"),
-        (ASDIV.replace("<Answer>Ann</Answer>", ""), "Problem n-2: expected a text in 'answer', got nothing"),
-        (ASDIV.replace('ID="n-3"', 'ID="n-1"'), "2 problems with id 'asdiv/n-1'"),
+        (ASDIV.replace("<Answer>Ann</Answer>", ""), "Problem 2 (n-2): expected a text in 'answer', got nothing"),
+        (ASDIV.replace('ID="n-3"', 'ID="n-1"'), "Problem 3 (n-1): id 'asdiv/n-1' was used before, at"),
         ("<a></a>", "with <Problem> elements, got none"),
         ('<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>', "declares a document type"),
         ("not xml", "line 1: not XML"),
@@ -143,6 +144,31 @@ def test_multiarith_in_both_forms(tmp_path: Path) -> None:
         load(spec(tmp_path, "multiarith", "M.json", [{"sQuestion": "How many?", "lSolutions": [8, 9]}]))
 
 
+@pytest.mark.parametrize(
+    ("equations", "steps"),
+    [
+        (["X=((9.0-4.0)*2.0)"], "9-4=<<9-4=5>>5\n5*2=<<5*2=10>>10\n#### 10"),
+        (["(9.0-4.0)*2.0 = x"], "9-4=<<9-4=5>>5\n5*2=<<5*2=10>>10\n#### 10"),
+        (["x = 7 + 3"], "7+3=<<7+3=10>>10\n#### 10"),
+        (["X=(9.0-4.0)*3.0"], None),  # another answer
+        (["X=10"], None),  # no step
+        (["X=9-4", "Y=5*2"], None),
+        ([], None),
+        (None, None),
+        (10, None),
+    ],
+)
+def test_multiarith_with_equations(tmp_path: Path, equations: object, steps: str | None) -> None:
+    row = {"sQuestion": "How many?", "lEquations": equations, "lSolutions": [10.0]}
+    loaded = load(spec(tmp_path, "multiarith", "M.json", [row]))
+    assert loaded.problems == [Problem("multiarith/M-1", "How many?", "10", steps)]
+    assert prove_gold(loaded.problems) == []
+    said = "1 rows have no rationale: no equation gives their answer exactly"
+    assert loaded.notes == ([said] if steps is None else [])
+    without = load(spec(tmp_path, "multiarith", "M.json", [row], rationales=False))
+    assert without.problems == [Problem("multiarith/M-1", "How many?", "10")]
+
+
 def stand_in_hub(
     monkeypatch: pytest.MonkeyPatch, rows: dict[str, list[dict[str, Any]]], offline: bool = False
 ) -> list[Any]:
@@ -165,15 +191,62 @@ def stand_in_hub(
 
 
 def test_hub_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = stand_in_hub(monkeypatch, {"train": [GSM8K_ROW], "test": [GSM8K_ROW]})
+    stand_in_hub(monkeypatch, {"train": [GSM8K_ROW], "test": [GSM8K_ROW]})
     assert [problem.id for problem in load(DataSpec(source="gsm8k")).problems] == ["gsm8k/train-1"]
     both = load(DataSpec(source="gsm8k", split="train+test"))
     assert [problem.id for problem in both.problems] == ["gsm8k/train-1", "gsm8k/test-1"]
-    assert calls[0] == ("openai/gsm8k", "main", "train", None)
-    asdiv = {"body": "2 and 3.", "question": "Sum?", "answer": "5", "formula": "2+3=5"}
-    calls = stand_in_hub(monkeypatch, {"validation": [asdiv]})
+    calls = stand_in_hub(monkeypatch, {"train": [{"question": "How many?", "final_ans": "8"}], "test": []})
+    loaded = load(DataSpec(source="multiarith"))
+    assert loaded.problems == [Problem("multiarith/train-1", "How many?", "8")] and len(calls) == 2
+    assert loaded.notes[1:] == ["1 rows have no rationale: no equation gives their answer exactly"]
+    stand_in_hub(monkeypatch, {"validation": [HUB_ROWS["asdiv"]]})
     assert load(DataSpec(source="asdiv")).problems[0].rationale == "2+3=<<2+3=5>>5\n#### 5"
-    assert calls == [("EleutherAI/asdiv", None, "validation", "refs/convert/parquet")]
+
+
+HUB_ROWS = {
+    "gsm8k": GSM8K_ROW,
+    "svamp": SVAMP_ROW,
+    "asdiv": {"body": "2 and 3.", "question": "Sum?", "answer": "5", "formula": "2+3=5"},
+    "multiarith": {"question": "How many?", "final_ans": "8"},
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "calls"),
+    [
+        ("gsm8k", None, [("openai/gsm8k", "main", "train", None)]),
+        ("gsm8k", "paper-train", [("openai/gsm8k", "main", "train", None)]),
+        ("gsm8k", "test", [("openai/gsm8k", "main", "test", None)]),
+        ("svamp", None, [("ChilleD/SVAMP", None, split, None) for split in ("train", "test")]),
+        ("svamp", "test", [("ChilleD/SVAMP", None, "test", None)]),
+        ("asdiv", None, [("EleutherAI/asdiv", None, "validation", "refs/convert/parquet")]),
+        ("multiarith", None, [("ChilleD/MultiArith", None, split, None) for split in ("train", "test")]),
+        ("multiarith", "train", [("ChilleD/MultiArith", None, "train", None)]),
+    ],
+)
+def test_what_the_hub_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, source: str, split: str | None, calls: list[tuple[str | None, ...]]
+) -> None:
+    """Name, configuration, splits and revision, each asked for once, and their rows taken."""
+    row = HUB_ROWS[source]
+    served = {part: [{**row, "ID": part} if "ID" in row else row] for *_, part, _ in calls if part}
+    asked = stand_in_hub(monkeypatch, served)
+    loaded = load(DataSpec(source=source, split=split))
+    assert asked == calls
+    assert len(loaded.problems) == len(calls) and loaded.notes[0] == f"hub data set {calls[0][0]}"
+
+
+def test_the_package_that_asks_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real one, with a folder in place of a data set of the hub."""
+    datasets = pytest.importorskip("datasets", reason="needs the extra `hub`")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/train.jsonl").write_text('{"question": "a?", "answer": "1"}\n{"question": "b?", "answer": "2"}\n')
+    rows = hub_rows(str(tmp_path / "set"), ["train"], offline=False)
+    assert [(row.key, row.values["question"]) for row in rows] == [("train-1", "a?"), ("train-2", "b?")]
+    with pytest.raises(DataError, match="split 'test': could not be loaded"):
+        hub_rows(str(tmp_path / "set"), ["test"], offline=False)
 
 
 def test_hub_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

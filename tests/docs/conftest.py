@@ -1,6 +1,7 @@
-"""What the pages for users show to be typed: README.md, docs/index.md and docs/guide/*.md, cut into commands.
+"""What the pages show to be typed: README.md, CONTRIBUTING.md, benchmarks/README.md and docs/, cut into commands.
 
-A test that asks for `page` runs once a page.
+docs/log.md is left out: it is history, and tells commands as they were. A test that asks for `page` runs once a page;
+one that asks for `runs` once a page on which something can be carried out, and gets that part of it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,28 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SHELL = re.compile(r"(\$ )?(\w+=\S+ )*(selftrain|python|make|torchrun|accelerate|pip) ")
+OUTSIDE = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")
+HISTORY = ("docs/log.md",)
+SHELL = re.compile(r"(\$ )?(\w+=\S+ )*(selftrain|python|make|torchrun|accelerate|pip|hf|tar) ")
+COMMENTED = re.compile(r" # .*: (selftrain .+)")
 HEREDOC = re.compile(r"python - > (\S+) <<'END'\n(.*?)\nEND\n?", re.DOTALL)
+
+NOT_RUN = {
+    r"^make |^pip ": "installs packages; .ci/run does, with check, test and docs",
+    r"^python -m benchmarks": "minutes to hours: tests/benchmarks/",
+    r"^torchrun |^accelerate ": "several processes: tests/e2e/test_processes.py",
+    r"^hf auth": "asks for a token",
+    r"\bvllm\b": "needs vLLM: tests/sampling/",
+    r"^CUDA_VISIBLE_DEVICES": "needs GPUs; docs/guide/choosing.md has the same lines without it",
+    r"--serve": "goes on until Ctrl-C: tests/report/test_serve.py",
+    r"SVAMP\.json": "a data set that is not part of the repository: tests/data/test_sources.py",
+    r"\bgsm8k-": "a model and data of the hub, on a GPU",
+    r"chat_template=model": "needs a chat model: tests/e2e/test_chat_template.py",
+    r"\bpush\b": "uploads: tests/test_push.py",
+    r"^selftrain (run|study) smoke\b": "10 s and more; tests/e2e/test_smoke.py and tests/study/test_smoke.py run them",
+    r"^selftrain study ": "hours, with data of the hub: tests/study/",
+    r"\bCalculatorLogitsProcessor\b": "goes on from a program of the reader's: tests/e2e/test_processor.py",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +69,16 @@ class Page:
     mentioned: tuple[Command, ...]
     python: tuple[str, ...]
     scripts: tuple[tuple[str, str], ...]  # file, the Python that prints it
+
+    def run(self) -> Page:
+        """What of it is carried out."""
+        commands = tuple(command for command in self.commands if not reason_not_to(command.line))
+        python = tuple(text for text in self.python if not reason_not_to(text))
+        return dataclasses.replace(self, commands=commands, python=python)
+
+
+def reason_not_to(line: str) -> bool:
+    return any(re.search(pattern, line) for pattern in NOT_RUN)
 
 
 def command(line: str, prints: str | None = None) -> Command:
@@ -88,23 +119,35 @@ def read(path: Path) -> Page:
             commands += [command(line) for line in rest.splitlines() if SHELL.match(line)]
     sentences = re.sub(r"```.*?```|^    .*?$", "", text, flags=re.DOTALL | re.MULTILINE)
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", sentences)]
-    mentioned = [command(span) for span in spans if SHELL.match(span)]
+    mentioned = [command(span) for span in (*spans, *COMMENTED.findall(text)) if SHELL.match(span)]
     name = path.relative_to(ROOT).as_posix()
     return Page(name, text, tuple(commands), tuple(mentioned), tuple(python), tuple(scripts))
 
 
-PAGES = [read(path) for path in (ROOT / "README.md", ROOT / "docs/index.md", *sorted(ROOT.glob("docs/guide/*.md")))]
+PAGES = [
+    read(path)
+    for path in (*(ROOT / name for name in OUTSIDE), *sorted(ROOT.glob("docs/**/*.md")))
+    if path.relative_to(ROOT).as_posix() not in HISTORY
+]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "page" in metafunc.fixturenames:
-        metafunc.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+    parts = [page.run() for page in PAGES]
+    for name, pages in (("page", PAGES), ("runs", [page for page in parts if page.commands or page.python])):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, pages, ids=[page.name for page in pages])
 
 
 @pytest.fixture(scope="session")
 def pages() -> list[Page]:
     """Every page."""
     return PAGES
+
+
+@pytest.fixture(scope="session")
+def not_run() -> dict[str, str]:
+    """What is not carried out -> why."""
+    return NOT_RUN
 
 
 @pytest.fixture(scope="session")

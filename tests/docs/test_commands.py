@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import argparse
+import importlib
 import re
 import shlex
 import tomllib
@@ -11,24 +12,30 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
 import pytest
 import typer
+from accelerate.commands.launch import launch_command_parser
+from huggingface_hub.cli.hf import app as hub
+from torch.distributed.run import get_args_parser as torchrun_parser
 
 from selftrain.cli import app
 from selftrain.config import Section
+from selftrain.errors import ConfigError
 from selftrain.recipe import load_config, recipe_text
 from selftrain.study.spec import load_study, runs_of
 
 ROOT = Path(__file__).parents[2]
 USAGE_ERROR: Any = typer.BadParameter.__base__
 SECTIONS = "|".join(name for name, value in load_config("smoke") if isinstance(value, Section))
-SETTING = re.compile(rf"(?<![\w./-])(?:{SECTIONS})\.(?!md\b|jsonl?\b)(?:[a-zA-Z0-9_]+\.)*[a-z_0-9]+")
+SETTING = re.compile(rf"(?<![\w./-])(?:{SECTIONS})\.(?!md\b|py\b|jsonl?\b)(?:[a-zA-Z0-9_]+\.)*[a-z_0-9]+")
+WITHOUT_COMMANDS = ("docs/concepts/", "docs/decisions/", "docs/results/asdiv", "docs/results/quickstart")
 HAS_KEYS_OF_ITS_OWN = ("data.files.", "data.train.params.", "data.train.fields.", "sampling.vllm.")
 
 
-def parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
+def parse(arguments: list[str], command: Any = None, name: str = "selftrain") -> tuple[str, dict[str, Any]]:
     """The verb that takes these arguments, and what each of its parameters gets. Nothing is carried out."""
-    command, context, name = typer.main.get_command(app), None, "selftrain"
+    command, context = command or typer.main.get_command(app), None
     while True:
         context = command.make_context(name, list(arguments), parent=context)
         left = [*getattr(context, "_protected_args", []), *context.args]
@@ -41,7 +48,7 @@ def check(arguments: list[str], folder: Path) -> None:
     """Parse a command of selftrain, and look its recipe and settings up; `folder` is for a YAML of the reader's."""
     print("selftrain", *arguments)  # shown where it fails
     verb, values = parse(arguments)
-    if verb == "selftrain study" and not values["study"].endswith(".yaml"):
+    if verb == "selftrain study" and not re.fullmatch(r"[A-Z]+|.+\.yaml", values["study"]):
         runs_of(load_study(values["study"]), folder, values["base"], values["overrides"] or ())
     recipe = values.get("recipe") or (values["name"] if verb.startswith("selftrain recipes ") else None)
     if recipe is None or re.fullmatch("[A-Z]+", recipe):
@@ -57,9 +64,9 @@ def check(arguments: list[str], folder: Path) -> None:
 
 def test_there_is_something_to_check(pages: list[Any]) -> None:
     counts = {page.name: len(page.commands) for page in pages}
-    assert len(counts) >= 13
-    assert sum(counts.values()) > 60
-    assert [name for name, number in counts.items() if not number] == []
+    assert len(counts) >= 25
+    assert sum(counts.values()) > 90
+    assert [name for name, number in counts.items() if not number and not name.startswith(WITHOUT_COMMANDS)] == []
     assert sum(len(SETTING.findall(page.text)) for page in pages) > 60
 
 
@@ -139,8 +146,58 @@ def test_pip(page: Any) -> None:
         assert set(line.split(",")) <= extras.keys(), line
 
 
-def test_modules(page: Any) -> None:
+def benchmark(module: Any, words: list[str]) -> None:
+    """The options of `python -m benchmarks.NAME`, its systems and its recipe."""
+    module.options_from(words)
+    recipe = getattr(module.parser().parse_args(words), "recipe", None)
+    assert recipe is None or recipe_text(recipe)
+
+
+def launched(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    """A launcher's own options; those of selftrain are looked at by `test_selftrain`."""
+    given = parser.parse_args(words)
+    assert (given.module, given.training_script) == (True, "selftrain")
+
+
+def other_program(words: list[str]) -> None:
+    """Parse a command of another program; one that nobody here can parse is an error."""
+    print(*words)  # shown where it fails
+    program, *arguments = words
+    if program == "torchrun":
+        launched(torchrun_parser(), arguments)
+    elif words[:2] == ["accelerate", "launch"]:
+        launched(launch_command_parser(), arguments[1:] or ["-m", "selftrain"])  # a sentence names it alone
+    elif program == "hf":
+        parse(arguments, hub, "hf")
+    elif program == "tar":
+        assert len(arguments) == 2 and arguments[0] in ("xzf", "czf")
+    elif words[:2] == ["python", "-m"] and words[2].startswith("benchmarks."):
+        benchmark(importlib.import_module(arguments[1]), arguments[2:])
+    else:
+        assert program in ("make", "pip"), "nothing here parses it"  # they have tests of their own
+
+
+def test_other_programs(page: Any) -> None:
     for command in (*page.commands, *page.mentioned):
-        if "-m" in command.words and command.selftrain is None:
-            module = command.words[command.words.index("-m") + 1]
-            assert importlib.util.find_spec(module) is not None, command.line
+        if command.words[0] != "selftrain":
+            other_program(list(command.words))
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("python -m benchmarks.sampling --chek", SystemExit),
+        ("python -m benchmarks.sampling --systems ours,theirs", ConfigError),
+        ("python -m benchmarks.training --quick", SystemExit),  # no --run
+        ("python -m benchmarks.pipeline --recipe smok", ConfigError),
+        ("python -m benchmarks.sampler", ModuleNotFoundError),
+        ("torchrun --cards 2 -m selftrain run mine.yaml", SystemExit),
+        ("torchrun selftrain run mine.yaml", AssertionError),
+        ("accelerate launch --num-cards 2 -m selftrain run mine.yaml", SystemExit),
+        ("hf auth log", click.UsageError),
+        ("cmake all", AssertionError),
+    ],
+)
+def test_a_wrong_command_of_another_program_is_found(line: str, error: type[BaseException]) -> None:
+    with pytest.raises(error):
+        other_program(shlex.split(line))

@@ -53,7 +53,7 @@ def test_sets_of_one_shape_are_told_once(reference: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("name", "words", "default"),
     [
-        ("training.dpo.beta", "number, above 0", "`0.1`"),
+        ("training.dpo.beta", "number, above 0", "`0.3`"),
         ("sampling.top_p", "number, above 0, at most 1", "`1.0`"),
         ("sampling.slots", "whole number, at least 1; or `auto`", '`"auto"`'),
         ("method", "`sft`, `st`, `dpo-st`", '`"dpo-st"`'),

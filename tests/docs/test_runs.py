@@ -1,7 +1,7 @@
 """The commands and the Python of the pages, carried out one after the other where all that they name is there.
 
 Recipes and models are stand-ins of a few rows and a random model, so that a page takes seconds. What is not carried out
-stands in NOT_RUN with its reason; test_commands.py parses it all the same.
+stands in NOT_RUN of conftest.py with its reason; test_commands.py parses it all the same.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import re
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,6 @@ import yaml
 
 from selftrain.cli import main
 
-NOT_RUN = {
-    r"^make |^pip ": "installs packages; .ci/run does",
-    r"^torchrun |^accelerate ": "several processes: tests/e2e/test_processes.py",
-    r"\bvllm\b": "needs vLLM: tests/sampling/",
-    r"^CUDA_VISIBLE_DEVICES": "needs GPUs; docs/guide/choosing.md has the same lines without it",
-    r"--serve": "goes on until Ctrl-C: tests/report/test_serve.py",
-    r"SVAMP\.json": "a data set that is not part of the repository: tests/data/test_sources.py",
-    r"\bgsm8k-": "a model and data of the hub, on a GPU",
-    r"\bdoctor\b": "asks the hub: tests/test_doctor.py",
-    r"\bpush\b": "uploads: tests/test_push.py",
-    r"^selftrain study ": "several runs: tests/study/test_smoke.py",
-    r"\bCalculatorLogitsProcessor\b": "goes on from a program of the reader's: tests/e2e/test_processor.py",
-}
 RECIPE = {
     "model": "random-llama",
     "sampling": {"max_new_tokens": 24, "samples_for_pairs": 2, "samples_for_labels": 2},
@@ -104,6 +92,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, pages: list[Any]) -> Path
             shutil.copytree("runs/quickstart", f"runs/{name}")
         for name in ("my-sft-model", "path/to/my-sft-model"):
             shutil.copytree("runs/quickstart/model", name)
+        Path("docs/results").mkdir(parents=True)
     return folder
 
 
@@ -123,7 +112,10 @@ class Reader:
         for name in ("quickstart", "mine"):
             write_recipe(Path(f"{name}.yaml"), "quiz.jsonl" if self.page.name == LETTERS else "my.jsonl")
         shutil.copy(self.prepared / "teacher.jsonl", ".")  # a random model's answers may be empty, and are refused then
-        arguments = list(command.selftrain)
+        arguments = [word.replace("NAME", "quickstart") for word in command.selftrain or command.words]
+        if command.selftrain is None:
+            done = subprocess.run(arguments, capture_output=True, text=True)
+            return done.stderr if done.returncode else None
         if arguments[0] in ("run", "plan") and "quickstart" in arguments:
             arguments[arguments.index("quickstart")] = "quickstart.yaml"
         self.clear_the_way(arguments)
@@ -148,31 +140,25 @@ class Reader:
             Path(f"{out}.manifest.json").unlink(missing_ok=True)
 
 
-def reason_not_to(line: str) -> bool:
-    return any(re.search(pattern, line) for pattern in NOT_RUN)
-
-
-def test_reasons_are_needed(pages: list[Any]) -> None:
+def test_reasons_are_needed(pages: list[Any], not_run: dict[str, str]) -> None:
     lines = [line for page in pages for line in (*(command.line for command in page.commands), *page.python)]
-    assert [pattern for pattern in NOT_RUN if not any(re.search(pattern, line) for line in lines)] == []
+    assert [pattern for pattern in not_run if not any(re.search(pattern, line) for line in lines)] == []
 
 
-def test_a_page_does_what_it_says(page: Any, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_does_what_it_says(runs: Any, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "reader"
     shutil.copytree(prepared, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [*sys.path])  # the folder of a verifier is added to it
     monkeypatch.delitem(sys.modules, "checks", raising=False)
-    programs = [text for text in page.python if not reason_not_to(text)]
-    for text in programs:
+    for text in runs.python:
         if name := re.match(r"# (\w+\.py)\n", text):
             Path(name[1]).write_text(text, encoding="utf-8")
-    reader = Reader(page, prepared)
-    for command in page.commands:
-        if not reason_not_to(command.line):
-            wrong = reader.type(command)
-            assert wrong is None, f"{command.line}\n{wrong}"
-    for text in programs:
+    reader = Reader(runs, prepared)
+    for command in runs.commands:
+        wrong = reader.type(command)
+        assert wrong is None, f"{command.line}\n{wrong}"
+    for text in runs.python:
         shutil.rmtree("runs/mine", ignore_errors=True)
         Path("program.py").write_text(text, encoding="utf-8")
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

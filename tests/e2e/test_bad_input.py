@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from selftrain.toy import make_toy
+
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 ROWS = [
     {"question": f"{n} pens and 1 more?", "answer": f"{n}+1=<<{n}+1={n + 1}>>{n + 1}\n#### {n + 1}"} for n in range(9)
@@ -61,6 +63,36 @@ def test_a_column_that_is_not_there_lists_those_that_are_and_the_next_try_may_us
 
 def test_a_run_folder_in_place_of_its_model(smoke: Path, cli: Cli) -> None:
     refused(cli("ask", str(smoke), "?"), "got a run folder", str(smoke / "model"))
+
+
+def test_a_model_whose_layers_cannot_be_sampled_is_refused_before_any_weights_are_read(
+    tmp_path: Path, cli: Cli
+) -> None:
+    """Layers of convolutions by its config; the weights are another model's."""
+    make_toy("random-llama", tmp_path / "odd")
+    sizes = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = {"model_type": "lfm2", "layer_types": ["conv", "full_attention"], **sizes}
+    (tmp_path / "odd/config.json").write_text(json.dumps(config))
+    refused(cli("run", "smoke", "model=./odd", "--out", "run", cwd=tmp_path), "lfm2 cannot be sampled", "kind conv")
+    assert not (tmp_path / "run/data").exists()
+    asked = ["--data", rows_file(tmp_path), "--out", "out.jsonl"]
+    refused(cli("sample", "./odd", *asked, cwd=tmp_path), "lfm2 cannot be sampled", "kind conv")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["evaluation.max_new_tokens=250"], ["the model's 256 positions", "250 new ones", "max_new_tokens"]),
+        (["sampling.slots=10000000", "sampling.shard_questions=10000000", "sampling.samples_for_pairs=1000000000"],
+         ["GB of key/value storage", "GB are free", "Lower sampling.slots"]),
+        (["prompt.max_prompt_tokens=5"], ["rows over a limit on tokens", "prompts of train have over 5"]),
+    ],
+)  # fmt: skip
+def test_sampling_that_cannot_fit_is_refused_before_anything_is_sampled_or_trained(
+    overrides: list[str], expected: list[str], tmp_path: Path, cli: Cli
+) -> None:
+    refused(cli("run", "smoke", *overrides, "--out", "run", cwd=tmp_path), *expected)
+    assert not (tmp_path / "run/0-base").exists() and not (tmp_path / "run/0-warmup").exists()
 
 
 def rows_file(folder: Path, *lines: str) -> str:

@@ -58,16 +58,28 @@ def test_one_process_alone_writes(runs: dict[int, Path]) -> None:
     assert len({event["pid"] for event in journals[2] if event["event"] == "start"}) == 1
 
 
-def test_training_is_that_of_one_process(runs: dict[int, Path]) -> None:
-    """Same steps, same losses: the micro-batches of a step are shared out, and their gradients summed."""
-    logs = [rows(run / "0-warmup/sft/train-log.jsonl") for run in runs.values()]
+@pytest.mark.parametrize(
+    ("stage", "start", "bound"), [("0-warmup/sft", "base", 1e-4), ("1-iteration/dpo", "0-warmup/sft/model", 5e-3)]
+)
+def test_training_is_that_of_one_process(runs: dict[int, Path], stage: str, start: str, bound: float) -> None:
+    """Same steps, same losses: the micro-batches of a step are shared out, and their gradients summed.
+
+    The weights differ by a small part of what the training moved; AdamW makes steps of the smallest gradients too.
+    """
+    logs = [rows(run / stage / "train-log.jsonl") for run in runs.values()]
+    assert max(row["padded_tokens"] for row in logs[0]) > 2 * 256  # three micro-batches: the two do not share evenly
     assert len(logs[0]) == len(logs[1]) > 3
     for one, two in zip(*logs, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
         assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
         assert two["tokens"] == one["tokens"]
-    one, two = (load_file(run / "0-warmup/sft/model/model.safetensors") for run in runs.values())
-    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
+    if stage == "1-iteration/dpo":
+        pairs = [rows(run / "1-iteration/pair/pairs.jsonl") for run in runs.values()]
+        assert pairs[0] == pairs[1]
+    one, two = (load_file(run / stage / "model/model.safetensors") for run in runs.values())
+    before = load_file(runs[1] / start / "model.safetensors")
+    moved, apart = (sum(float((one[n] - other[n]).square().sum()) for n in one) ** 0.5 for other in (before, two))
+    assert 0 < apart < bound * moved
 
 
 def test_samples_do_not_depend_on_the_number_of_processes(runs: dict[int, Path]) -> None:

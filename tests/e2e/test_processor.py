@@ -76,3 +76,14 @@ def test_another_number_of_rows_is_refused(trained: tuple[Any, Codec]) -> None:
     processor(torch.zeros(2, 0, dtype=torch.long), torch.zeros(2, 8))
     with pytest.raises(ValueError, match="expected 2 rows as before, got 3"):
         processor(torch.zeros(3, 0, dtype=torch.long), torch.zeros(3, 8))
+
+
+def test_the_card_of_a_finished_run_shows_how(smoke: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from selftrain.use import open_model
+
+    card = (smoke / "model" / "README.md").read_text()
+    assert "had not come to its end" not in card and "| made-up | iteration 1, delivered |" in card
+    shown = card.split("```python\n")[1].split("```")[0]
+    exec(compile(shown.replace("THIS_FOLDER", str(smoke / "model")), "card", "exec"), {})  # noqa: S102 (our own text)
+    question = "A box holds 7 pens. How many pens are in 6 boxes?"
+    assert capsys.readouterr().out.rstrip("\n") == open_model(str(smoke / "model")).ask(question).text

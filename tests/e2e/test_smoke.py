@@ -88,9 +88,9 @@ def test_matched_sft_takes_as_many_steps_as_the_last_sft(smoke: Path) -> None:
 
 
 def test_running_it_again_does_nothing(smoke: Path, cli: Cli, fingerprint: Fingerprint) -> None:
-    before = fingerprint(smoke)
+    before, card = fingerprint(smoke), (smoke / "model" / "README.md").read_text()
     done = cli("run", "smoke", "baselines=[st, sft-matched]", "--out", str(smoke))
-    assert done.returncode == 0
+    assert done.returncode == 0 and (smoke / "model" / "README.md").read_text() == card
     starts = (smoke / "journal.jsonl").read_text().count('"stage-start"')
     assert starts == len(list(smoke.rglob("manifest.json")))
     assert fingerprint(smoke) == before
@@ -108,6 +108,8 @@ def test_a_changed_sample_changes_the_recomputed_accuracy(smoke: Path, tmp_path:
     assert cli("report", str(copy)).returncode == 0
     after = json.loads((copy / "results.json").read_text())
     assert before["test_sets"] != after["test_sets"]
+    message = "completions.jsonl is gone or is not what was written: do not rely on its figures."
+    assert after["warnings"] == [*before["warnings"], {"stage": "1-iteration/evaluate/made-up", "message": message}]
 
 
 def test_the_t5_recipe_runs_with_the_bracket_writing(tmp_path: Path, cli: Cli) -> None:

@@ -16,11 +16,15 @@ from typing import Any
 
 import pytest
 
+from selftrain.recipe import checked
 from selftrain.records import Completion, Problem
 from selftrain.report.browse import Source, answer_set
 from selftrain.report.comparepage import write_comparison
 from selftrain.report.serve import LivePage, make_server
 from selftrain.report.write import write_report
+from selftrain.study.collect import study_results
+from selftrain.study.page import study_page
+from selftrain.study.spec import Study, runs_of
 
 REQUIRED = os.environ.get("SELFTRAIN_BROWSER") == "required"
 NUM_MANY = 45
@@ -337,6 +341,22 @@ def test_a_comparison_of_two_runs(driver: Any, hostile_run: Path, rival: Path, t
     page.click("change", "lost")
     assert page.shown() == []
     assert page.script("window.pwned") is None and page.script("document.images.length") == 0 and page.severe() == []
+
+
+def test_a_study_runs_nothing_foreign(driver: Any, hostile_run: Path, hostile_text: str, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    arms = {"main": {}, "other": {"description": hostile_text}}
+    overrides = {"data.test": [{"source": "arithmetic", "name": name} for name in ("first", "second")]}
+    study = checked(Study, {"name": "tiny", "description": hostile_text, "recipe": "smoke", "overrides": overrides,
+                            "seeds": [1], "arms": arms, "reference": "main"})  # fmt: skip
+    runs = runs_of(study, folder)
+    shutil.copytree(hostile_run, runs[0].folder)
+    (folder / "study.html").write_text(study_page(study_results(study, runs)), encoding="utf-8")
+    page = Page(driver)
+    page.open(folder / "study.html")
+    assert "<script>window.pwned=1</script>" in page.find("body").text
+    assert page.script("window.pwned") is None and page.script("document.images.length") == 0
+    assert page.script("document.scripts.length") == 0 and page.severe() == []
 
 
 def test_a_live_page_follows_its_run(driver: Any, make_until: Callable[[str], Path]) -> None:

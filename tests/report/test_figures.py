@@ -10,6 +10,8 @@ import pytest
 
 from selftrain.cost import PARTS
 from selftrain.report.figures import (
+    ARM_MARKERS,
+    LINE_COLOURS,
     MODEL_MARKS,
     PART_MARKS,
     accuracy_figure,
@@ -92,6 +94,35 @@ def test_every_kind_differs_in_shape_and_colour() -> None:
     assert set(PART_MARKS) == set(PARTS)
     assert len({hatch for _, hatch in PART_MARKS.values()}) == len(PARTS)
     assert len({colour for colour, _ in PART_MARKS.values()}) == len(PARTS)
+
+
+def line_marks(svg: str) -> dict[str, tuple[str, str, str]]:
+    """Name in the legend -> dashes, colour and marker (its id) that the SVG gives its line."""
+    (legend,) = (node for node in ElementTree.fromstring(svg).iter() if node.get("id", "").startswith("legend"))
+    found, style, marker = {}, {}, ""
+    for node in legend.iter():
+        if node.tag.endswith("}path") and "stroke-width: 1.8" in node.get("style", ""):
+            style = dict(part.split(": ") for part in node.get("style", "").split("; "))
+        elif node.tag.endswith("}use"):
+            marker = node.get("{http://www.w3.org/1999/xlink}href", "")
+        elif node.tag.endswith("}text"):
+            name = "".join(node.itertext()).strip()
+            found[name] = (style.get("stroke-dasharray", "solid"), style["stroke"], marker)
+    return found
+
+
+def test_lines_differ_in_style_as_well_as_in_colour_and_marker() -> None:
+    """Printed without colours too: no two of eight stages, arms or models have the same dashes."""
+    stages = [f"{number}-iteration/{name}" for number in range(4) for name in ("sft", "dpo")]
+    by_stage = line_marks(loss_figure(dict.fromkeys(stages, LOG), "Loss"))
+    assert list(by_stage) == stages
+    by_arm, by_model = line_marks(compute_figure(ARMS, "FLOPs")), line_marks(iteration_figure(LINES, "By iteration"))
+    assert (len(by_arm), len(by_model)) == (8, 3)
+    for lines in (by_stage, by_arm, by_model):
+        assert len({dashes for dashes, _, _ in lines.values()}) == len(lines)
+        assert len({colour for _, colour, _ in lines.values()}) == min(len(lines), len(LINE_COLOURS))
+    assert len({marker for _, _, marker in by_arm.values()}) == len(ARM_MARKERS)
+    assert len({marker for _, _, marker in by_model.values()}) == 3
 
 
 def test_settings_of_the_process_are_left_alone() -> None:

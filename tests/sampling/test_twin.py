@@ -21,9 +21,10 @@ from selftrain.sampling.engine import Engine
 from selftrain.seeding import derive_seed, uniforms
 from selftrain.toy import make_toy
 
-NEW_TOKENS = 48
+NEW_TOKENS = 56
+MIN_CALLS = 1.5  # a completion: as many as a model that works step by step writes
 BIAS = {
-    style: {opening: 5.0, "=": 6.0, **dict.fromkeys("0123456789", 5.0), **dict.fromkeys("+-*", 4.0)}
+    style: {opening: 6.0, "=": 6.0, **dict.fromkeys("0123456789", 5.0), **dict.fromkeys("+-*", 4.0)}
     for style, opening in (("angle", "<<"), ("bracket", "["))
 }
 
@@ -41,9 +42,9 @@ def codec(toy: LanguageModel) -> Codec:
     made = Codec.build(toy.tokenizer, PromptConfig(), is_encoder_decoder(toy.module))
     head = toy.module.get_output_embeddings()  # type: ignore[operator]
     head.weight = torch.nn.Parameter(head.weight.data * (0.03 if is_encoder_decoder(toy.module) else 0.3))
-    bias = torch.full((head.weight.shape[0],), -2.0)
+    bias = torch.full((head.weight.shape[0],), -6.0)
     for token, piece in enumerate(made.tables.pieces[: len(bias)]):
-        bias[token] = BIAS[made.style].get(piece.strip(), -2.0)
+        bias[token] = BIAS[made.style].get(piece.strip(), -6.0)
     head.bias = torch.nn.Parameter(bias.to(toy.device))
     return made
 
@@ -135,5 +136,7 @@ def test_engine_equals_the_twin(toy: LanguageModel, codec: Codec, temperature: f
         tuple(forced_spans(codec.tables, output.token_ids)) for output in outputs
     ]
     if temperature:
-        assert sum(output.calls for output in outputs) > len(outputs) / 2
+        calls = sum(output.calls for output in outputs) / len(outputs)
+        print(f"{calls:.2f} calls a completion at temperature {temperature:g}, top_k {top_k}, top_p {top_p:g}")
+        assert calls >= MIN_CALLS
         assert any(end - start > 2 for output in outputs for start, end in output.forced)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from selftrain import durable
 from selftrain.processes import Team
 from selftrain.records import Completion
-from selftrain.sampling.units import collect, read_shard, shards, write_shard
+from selftrain.sampling.units import collect, is_damaged, read_shard, shards, write_shard
 
 
 def test_membership_is_fixed() -> None:
@@ -47,6 +48,34 @@ def test_of_two_writers_of_a_shard_the_first_wins(tmp_path: Path) -> None:
     found = collect(tmp_path, ["a", "b"], 2, slow, Team())
     assert found == rows_of("the other", ["a", "b"]) == read_shard(tmp_path, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["shard-00000.jsonl"]
+
+
+@pytest.mark.parametrize("found", ["", "damaged"])
+def test_a_writer_never_takes_away_what_another_put_there_after_its_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    if found:
+        (tmp_path / "shard-00000.jsonl").write_text(found)
+    late: list[str] = []
+
+    def point(kind: str, name: str) -> None:  # what every change of the disk passes
+        if not late:
+            late.append(kind)
+            write_shard(tmp_path, 0, rows_of("the first", ["a"]))
+
+    monkeypatch.setattr(durable, "_point", point)
+    write_shard(tmp_path, 0, rows_of("the second", ["a"]))
+    assert late and read_shard(tmp_path, 0) == rows_of("the first", ["a"])
+
+
+def test_a_shard_that_is_damaged_again_and_again_is_done_again_and_again(tmp_path: Path) -> None:
+    for number in range(3):
+        rows = rows_of(str(number), ["a"])
+        write_shard(tmp_path, 0, rows)
+        assert read_shard(tmp_path, 0) == rows and not is_damaged(tmp_path, 0)
+        for file in tmp_path.iterdir():
+            file.write_bytes(b"{}")
+        assert is_damaged(tmp_path, 0) and not is_damaged(tmp_path, 1)
 
 
 WRITER = """

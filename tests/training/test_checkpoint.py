@@ -30,7 +30,9 @@ def test_nothing_there_is_nothing_to_note(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "absent", "d") == (None, [])
 
 
-@pytest.mark.parametrize("damage", ["truncated", "one byte", "no seal", "half a seal", "a file missing", "a list"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "one byte", "no seal", "half a seal", "a file missing", "a list", "counters"]
+)
 def test_a_damaged_checkpoint_is_never_used(tmp_path: Path, damage: str) -> None:
     save_checkpoint(tmp_path, "d", {"step": 3}, FILES)
     weights, seal = tmp_path / "step-00000003/weights.safetensors", tmp_path / "step-00000003/seal.json"
@@ -43,6 +45,8 @@ def test_a_damaged_checkpoint_is_never_used(tmp_path: Path, damage: str) -> None
         seal.unlink()
     elif damage == "half a seal":
         seal.write_text(seal.read_text()[:20])
+    elif damage == "counters":
+        seal.write_text(seal.read_text().replace('"step": 3', '"step": 2'))
     elif damage == "a list":
         seal.write_text("[1]")
     else:

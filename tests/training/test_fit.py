@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import itertools
 import math
 import shutil
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from torch import nn
 from selftrain.errors import ConfigError, UserError
 from selftrain.records import Example, Pair
 from selftrain.training.batches import MicroBatch
+from selftrain.training.engine import check_memory
 from selftrain.training.finite import NonFiniteError
 from selftrain.training.fit import LOG_NAME, SCRATCH, FitResult, Interrupted, fit
 from selftrain.training.objective import Objective
@@ -415,10 +418,73 @@ def test_the_module_comes_back_clean(llama: Any, examples: list[Example], tmp_pa
 def test_a_training_that_cannot_fit_is_refused_with_both_numbers(
     llama: Any, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    large = nn.Module()
+    large.weight = nn.Parameter(torch.empty(1).expand(2_000_000_000))  # one number, two thousand million times
+    monkeypatch.setattr("selftrain.training.engine.available_memory_bytes", lambda: 17_300_000_000)
+    with pytest.raises(
+        ConfigError, match=r"2,000\.0 million weights needs 24\.0 GB more.*17\.3 GB are free"
+    ) as refused:
+        check_memory(large, 1)
+    assert "training.lora.rank=16" in str(refused.value.hint)
+    check_memory(large, 2)  # shared out
     module = llama.model()
     needed = 12 * sum(parameter.numel() for parameter in module.parameters())
     monkeypatch.setattr("selftrain.training.engine.available_memory_bytes", lambda: needed - 1)
-    with pytest.raises(ConfigError, match=r"needs 0\.0 GB more.*0\.0 GB are free"):
+    with pytest.raises(ConfigError, match="needs"):
         fit(module, llama.sft(examples), folder=tmp_path)
     monkeypatch.setattr("selftrain.training.engine.available_memory_bytes", lambda: needed)
     fit(module, llama.sft(examples), folder=tmp_path)
+
+
+def test_share_of_peak_by_hand(
+    llama: Any, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that moves 2 s whenever it is looked at, and a machine of 10 million FLOP/s."""
+    now = itertools.count(0.0, 2.0)
+    monkeypatch.setattr("selftrain.training.fit.time", types.SimpleNamespace(monotonic=lambda: next(now)))
+    fit(llama.model(), llama.sft(examples), folder=tmp_path, peak_flops=1e7)
+    embedding = head = 97 * 32
+    attention = 32 * 32 + 2 * 16 * 32 + 32 * 32  # 4 heads of 8, 2 of keys and values
+    parameters = embedding + head + 2 * (attention + 3 * 32 * 48 + 2 * 32) + 32
+    for row in read_steps(tmp_path / LOG_NAME):
+        assert row["seconds"] == 2.0 and row["tokens_per_second"] == row["tokens"] / 2
+        assert row["share_of_peak"] == pytest.approx(6 * parameters * row["tokens"] / 2 / 1e7, rel=1e-12)
+    assert len(read_steps(tmp_path / LOG_NAME)) == 2
+
+
+def test_auto_gives_the_rate_of_steps_and_size(llama: Any, pairs: list[Pair], tmp_path: Path) -> None:
+    objective = llama.dpo(pairs, learning_rate="auto", max_epochs=4, batch_size=2, warmup_fraction=0.0)
+    assert objective.plan.num_steps > 10
+    result = fit(llama.model(), objective, folder=tmp_path)
+    assert result.learning_rate == pytest.approx(1e-4 / result.steps)
+    assert result.first["learning_rate"] == pytest.approx(result.learning_rate)
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_a_stop_inside_an_accumulation_is_resumed_bitwise(
+    llama: Any, examples: list[Example], pairs: list[Pair], tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between two micro-batches of step 4: their gradients are lost, and the step is done again whole."""
+    unbroken = llama.model(dropout=0.2)
+    whole = fit(unbroken, _objective(llama, kind, examples, pairs), folder=tmp_path / "whole")
+    objective = _objective(llama, kind, examples, pairs)
+    before = sum(len(objective.plan.step(step)) for step in range(3))
+    assert len(objective.plan.step(3)) > 1
+    forwards = itertools.count(1)
+    loss = objective.loss
+
+    def killed(module: nn.Module, micro_batch: MicroBatch) -> Any:
+        if next(forwards) == before + 2:
+            assert any(parameter.grad is not None for parameter in module.parameters())
+            raise KeyboardInterrupt
+        return loss(module, micro_batch)
+
+    monkeypatch.setattr(objective, "loss", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(llama.model(dropout=0.2), objective, folder=tmp_path / "broken", checkpoint_every_s=0)
+    broken = llama.model(dropout=0.2)
+    result = fit(broken, _objective(llama, kind, examples, pairs), folder=tmp_path / "broken")
+    assert result.resumed_from_step == 3
+    assert _equal(_weights(unbroken), _weights(broken))
+    assert _rows(tmp_path / "whole") == _rows(tmp_path / "broken")
+    assert (result.final, result.trained_tokens) == (whole.final, whole.trained_tokens)

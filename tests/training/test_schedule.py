@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from selftrain.training.schedule import learning_rate
+from selftrain.training.schedule import learning_rate, peak_rate
 
 
 def test_warm_up_and_cosine_by_hand() -> None:
@@ -29,3 +29,23 @@ def test_edges_have_no_wasted_step(steps: int, warmup: float) -> None:
 def test_without_warm_up_the_first_step_has_the_peak_and_the_last_the_final_share() -> None:
     assert learning_rate(1, 4, peak=1.0, warmup_fraction=0.0) == pytest.approx(1.0)
     assert learning_rate(4, 4, peak=1.0, warmup_fraction=0.0) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("steps", "parameters", "expected"),
+    [
+        (150, 400_000_000, 1e-4 / 150),
+        (20, 134_515_008, 5e-6),
+        (10, 134_515_008, 1e-5),
+        (3, 134_515_008, 1e-5),  # 3.3e-5 is over the cap of small models
+        (20, 500_000_000, 1e-6),  # 5e-6 is over the cap of larger ones
+        (200, 8_000_000_000, 5e-7),
+        (1, 499_999_999, 1e-5),
+    ],
+)
+def test_the_rate_that_auto_comes_to_by_hand(steps: int, parameters: int, expected: float) -> None:
+    assert peak_rate("auto", steps, parameters) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_given_rate_is_taken_as_it_is() -> None:
+    assert peak_rate(3e-3, 150, 8_000_000_000) == 3e-3

@@ -11,8 +11,12 @@ import torch
 
 from selftrain.config import SFTConfig
 from selftrain.errors import DataError
-from selftrain.records import Example
+from selftrain.models import checkpoint_activations
+from selftrain.recipe import load_config
+from selftrain.records import Example, Pair
+from selftrain.training.dpo import DPOObjective
 from selftrain.training.sft import SFTObjective
+from tests.training.conftest import FAMILIES
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [64, 4096])
@@ -77,6 +81,38 @@ def test_config_dropout_is_on_in_training_mode_and_can_be_overridden(
 
     assert spread(None) > 1e-3
     assert spread(0.0) == 0.0
+
+
+@pytest.mark.parametrize(("recipe", "kind"), [("gsm8k-flan-t5-base", "t5"), ("gsm8k-llama-2-7b", "llama")])
+def test_the_papers_dropout_is_in_sft_and_not_in_dpo(
+    recipe: str, kind: str, examples: list[Example], pairs: list[Pair]
+) -> None:
+    """T5 keeps its config's 0.1 (transformers' own default too), Llama's attention gets 0.1, and DPO has none."""
+    from transformers import LlamaConfig, T5Config
+
+    family, training = FAMILIES[kind], load_config(recipe).training
+    own = T5Config().dropout_rate if kind == "t5" else LlamaConfig().attention_dropout
+    module = family.model(dropout=float(own or 0.0))
+    sft = family.sft(examples, dropout=training.sft.dropout)
+    dpo = family.dpo(pairs)
+    if training.gradient_checkpointing:
+        checkpoint_activations(module)
+
+    def spread(objective: SFTObjective | DPOObjective) -> float:
+        objective.set_mode(module)
+        torch.manual_seed(0)
+        if isinstance(objective, DPOObjective):
+            first, second = (objective.log_probs(module, objective.plan.step(0)[0]).sum() for _ in range(2))
+        else:
+            first, second = (objective.loss(module, objective.plan.step(0)[0])[0] for _ in range(2))
+        return float((first - second).detach().abs())
+
+    assert spread(sft) > 1e-5
+    places = ["dropout", "p"] if kind == "t5" else ["attention_dropout"]
+    found = (getattr(part, name, None) for part in module.modules() for name in places)
+    rates = [value for value in found if isinstance(value, float)]
+    assert len(rates) >= 2 and set(rates) == {0.1}
+    assert spread(dpo) == 0.0
 
 
 @pytest.mark.parametrize("change", [{"prompt_ids": ()}, {"target_ids": ()}, {"weight": 0.0}])

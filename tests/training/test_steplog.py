@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from selftrain import durable
+from selftrain.errors import RunError
 from selftrain.training.steplog import StepLog, read_steps
 
 
@@ -22,6 +26,16 @@ def test_reopening_cuts_later_steps_and_torn_lines(tmp_path: Path) -> None:
     log.close()
     assert [row["loss"] for row in read_steps(path)] == [3, 2, 1.5]
     assert log.first == {"step": 1, "loss": 3} and log.last == {"step": 3, "loss": 1.5}
+
+
+def test_bringing_the_rows_to_the_disk_is_a_fault_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = StepLog(tmp_path / "full.jsonl", 0)
+    log.append({"step": 1})
+    log.sync()
+    monkeypatch.setenv(durable.FAULTS, "fail:sync full.jsonl:1")
+    with pytest.raises(RunError, match="full.jsonl: could not be written"):
+        log.sync()
+    log.close()
 
 
 def test_a_line_that_is_no_row_ends_the_log(tmp_path: Path) -> None:

@@ -6,18 +6,21 @@ Llama. Skipped where TRL is not installed (it is part of the extra `dev`).
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from selftrain.records import Example, Pair
 from selftrain.toy import make_toy
+from selftrain.training.dpo import DPOObjective
 from selftrain.training.fit import fit
 from selftrain.training.steplog import read_steps
 
@@ -95,9 +98,68 @@ def _many(pairs: Sequence[Pair]) -> list[Pair]:
     return made
 
 
+@contextlib.contextmanager
+def _first_gradients(module: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
+    """Of every tensor of the module, as the first update within finds them."""
+    found: dict[str, torch.Tensor] = {}
+
+    def note(*_: Any) -> None:
+        if not found:
+            found.update({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None})
+
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def _same_gradients(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> None:
+    """Each tensor to 1e-4 of its largest entry, none of them zero."""
+    assert ours.keys() == theirs.keys() and len(ours) > 10
+    for name, value in theirs.items():
+        largest = float(value.abs().max())
+        assert largest > 0 and float((ours[name] - value).abs().max()) <= 1e-4 * largest, name
+
+
 def _close(ours: Sequence[float], theirs: Sequence[float]) -> None:
     assert len(ours) == len(theirs) == STEPS
     assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-7)
+
+
+def _compare_dpo(
+    family: Any, pairs: Sequence[Pair], tokenizer: Any, folder: Path, settings: Mapping[str, Any] = {},
+    theirs: Mapping[str, Any] = {}, spoil: Callable[[DPOObjective], None] = lambda objective: None,
+) -> None:  # fmt: skip
+    """Twenty steps of both; `spoil` may damage our side."""
+    objective = family.dpo(_many(pairs), max_steps=STEPS, beta=0.3, **SAME, **settings)
+    assert objective.plan.num_steps == STEPS
+    rows = [
+        {
+            "prompt_ids": list(question.prompt_ids),
+            "chosen_ids": list(question.completions[winner]),
+            "rejected_ids": list(question.completions[loser]),
+        }
+        for batch in objective.plan.batches
+        for question in (objective.questions[item] for item in batch)
+        for winner, loser, _ in question.pairs
+    ]
+    spoil(objective)
+    ours = family.model()
+    other = copy.deepcopy(ours)
+    with _first_gradients(ours) as our_gradients:
+        fit(ours, objective, folder=folder / "ours")
+    log = read_steps(folder / "ours" / "train-log.jsonl")
+    with _first_gradients(other) as their_gradients:
+        trainer = _train_dpo(other, rows, tokenizer, folder / "trl", **theirs)
+    _same_gradients(our_gradients, their_gradients)
+    _close([row["loss"] for row in log], trainer.losses)
+    _close([row["grad_norm"] for row in log], trainer.norms)
+    assert [row["margin"] for row in log] == pytest.approx(trainer.margins, rel=1e-4, abs=1e-5)
+    assert min(trainer.norms) > 0
+    assert log[-1]["loss"] < log[0]["loss"]
+    for name, value in other.named_parameters():
+        torch.testing.assert_close(ours.get_parameter(name), value, rtol=1e-3, atol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("layout", ["rows", "trees"])
@@ -114,44 +176,20 @@ def test_dpo(
     llama: Any, pairs: list[Pair], tokenizer: Any, tmp_path: Path, layout: Any, settings: dict[str, Any],
     theirs: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    family = dataclasses.replace(llama, layout=layout)
-    made = _many(pairs)
-    objective = family.dpo(made, max_steps=STEPS, beta=0.3, **SAME, **settings)
-    assert objective.plan.num_steps == STEPS
-    rows = [
-        {
-            "prompt_ids": list(question.prompt_ids),
-            "chosen_ids": list(question.completions[winner]),
-            "rejected_ids": list(question.completions[loser]),
-        }
-        for batch in objective.plan.batches
-        for question in (objective.questions[item] for item in batch)
-        for winner, loser, _ in question.pairs
-    ]
-    ours = family.model()
-    other = copy.deepcopy(ours)
-    fit(ours, objective, folder=tmp_path / "ours")
-    log = read_steps(tmp_path / "ours" / "train-log.jsonl")
-    trainer = _train_dpo(other, rows, tokenizer, tmp_path / "trl", **theirs)
-    _close([row["loss"] for row in log], trainer.losses)
-    _close([row["grad_norm"] for row in log], trainer.norms)
-    assert [row["margin"] for row in log] == pytest.approx(trainer.margins, rel=1e-4, abs=1e-5)
-    assert min(trainer.norms) > 0
-    assert settings.get("loss") == "ipo" or log[-1]["loss"] < log[0]["loss"]
-    for name, value in other.named_parameters():
-        torch.testing.assert_close(ours.get_parameter(name), value, rtol=1e-3, atol=1e-4, msg=name)
+    _compare_dpo(dataclasses.replace(llama, layout=layout), pairs, tokenizer, tmp_path, settings, theirs)
 
 
-@pytest.mark.parametrize("layout", ["rows", "trees"])
-def test_sft(llama: Any, examples: list[Example], tokenizer: Any, tmp_path: Path, layout: Any) -> None:
+def _compare_sft(
+    family: Any, examples: Sequence[Example], tokenizer: Any, folder: Path, ours_of: Sequence[Example] | None = None
+) -> None:
+    """Twenty steps of both; `ours_of` are our side's examples where they are not the same."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     class Ours(Recorder, SFTTrainer):  # type: ignore[misc]
         pass
 
-    family = dataclasses.replace(llama, layout=layout)
-    objective = family.sft(examples, max_steps=STEPS, **SAME)
+    objective = family.sft(ours_of or examples, max_steps=STEPS, **SAME)
     rows = []
     for batch in objective.plan.batches:
         for example in (examples[item] for item in batch):
@@ -159,29 +197,60 @@ def test_sft(llama: Any, examples: list[Example], tokenizer: Any, tmp_path: Path
             rows.append({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]})
     ours = family.model()
     other = copy.deepcopy(ours)
-    fit(ours, objective, folder=tmp_path / "ours")
-    log = read_steps(tmp_path / "ours" / "train-log.jsonl")
+    with _first_gradients(ours) as our_gradients:
+        fit(ours, objective, folder=folder / "ours")
+    log = read_steps(folder / "ours" / "train-log.jsonl")
     trainer = Ours(
-        model=other, args=_arguments(SFTConfig, tmp_path / "trl"), train_dataset=Dataset.from_list(rows),
+        model=other, args=_arguments(SFTConfig, folder / "trl"), train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )  # fmt: skip
-    trainer.train()
+    with _first_gradients(other) as their_gradients:
+        trainer.train()
+    _same_gradients(our_gradients, their_gradients)
     _close([row["loss"] for row in log], trainer.losses)
     _close([row["grad_norm"] for row in log], trainer.norms)
+    assert min(trainer.norms) > 0
     assert log[-1]["loss"] < log[0]["loss"]
     for name, value in other.named_parameters():
         torch.testing.assert_close(ours.get_parameter(name), value, rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_a_dropped_mask_would_be_seen(llama: Any, examples: list[Example], tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["rows", "trees"])
+def test_sft(llama: Any, examples: list[Example], tokenizer: Any, tmp_path: Path, layout: Any) -> None:
+    _compare_sft(dataclasses.replace(llama, layout=layout), examples, tokenizer, tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["rows", "trees"])
+def test_a_dropped_mask_in_sft_fails(
+    llama: Any, examples: list[Example], tokenizer: Any, tmp_path: Path, layout: Any
+) -> None:
     """The comparison is no formality: with one completion's mask gone (its prompt trained on too) it fails."""
-    whole = examples[0]
-    first = [Example(whole.problem_id, whole.prompt_ids[:1], (*whole.prompt_ids[1:], *whole.target_ids), "gold")]
-    spoiled = llama.sft([*first, *examples[1:]], max_steps=STEPS, **SAME)
-    right = llama.sft(examples, max_steps=STEPS, **SAME)
-    fit(llama.model(), spoiled, folder=tmp_path / "spoiled")
-    fit(llama.model(), right, folder=tmp_path / "right")
-    logs = [read_steps(tmp_path / name / "train-log.jsonl") for name in ("spoiled", "right")]
-    losses = [[row["loss"] for row in log] for log in logs]
+    family = dataclasses.replace(llama, layout=layout)
+    first = family.sft(examples, max_steps=STEPS, **SAME).plan.batches[0][0]
+    whole = examples[first]
+    spoiled = dataclasses.replace(
+        whole, prompt_ids=whole.prompt_ids[:1], target_ids=(*whole.prompt_ids[1:], *whole.target_ids)
+    )
     with pytest.raises(AssertionError):
-        _close(losses[0], losses[1])
+        _compare_sft(family, examples, tokenizer, tmp_path, [*examples[:first], spoiled, *examples[first + 1 :]])
+
+
+@pytest.mark.parametrize("layout", ["rows", "trees"])
+def test_a_dropped_mask_in_dpo_fails(
+    llama: Any, pairs: list[Pair], tokenizer: Any, tmp_path: Path, layout: Any
+) -> None:
+    """One completion less a token in rows; in trees, completions that see what is to come."""
+
+    def spoil(objective: DPOObjective) -> None:
+        if layout == "rows":
+            objective.counts[objective.plan.batches[0][0]][0][0] = 0.0
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(AssertionError):
+        if layout == "trees":
+            patch.setattr(
+                "selftrain.forwards._branch_mask",
+                lambda trunk, own, device: torch.ones(
+                    own.stop - own.start, trunk.stop - trunk.start + own.stop - own.start, dtype=torch.bool
+                ),
+            )
+        _compare_dpo(dataclasses.replace(llama, layout=layout), pairs, tokenizer, tmp_path, spoil=spoil)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from selftrain.errors import ConfigError
-from selftrain.verify.killable import Killable
+from selftrain.verify.killable import BrokeOff, Killable
 
 ECHO = """
 import json, os, sys, time
@@ -68,9 +68,10 @@ def test_one_that_gives_no_answer_is_killed_and_another_takes_over(make: Make) -
     assert second is not None and second["said"] == "b" and second["pid"] != first["pid"]
 
 
-def test_one_that_breaks_off_gives_no_answer(make: Make) -> None:
+def test_one_that_breaks_off_is_told_apart_and_replaced(make: Make) -> None:
     worker = make()
-    assert worker.ask({"exit": 3}) is None
+    with pytest.raises(BrokeOff):
+        worker.ask({"exit": 3})
     assert worker.ask({"say": "c"}) is not None
 
 

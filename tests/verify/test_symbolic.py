@@ -16,7 +16,7 @@ from selftrain.errors import ConfigError
 from selftrain.records import NO_GOLD, Completion, Problem, Verdict
 from selftrain.verify import judge, symbolic
 from selftrain.verify.extract import MAX_ANSWER_CHARS, last_boxed
-from selftrain.verify.killable import Killable
+from selftrain.verify.killable import BrokeOff, Killable
 from selftrain.verify.symbolic import flexible_expression, strict_expression, verdicts
 
 PIECES = st.sampled_from(
@@ -183,16 +183,23 @@ def test_hostile_answers_neither_hang_nor_crash(impatient: Killable) -> None:
     assert verdicts(problem("7"), "#### 7", Fraction(0))[0].outcome == "right"
 
 
-def test_what_takes_too_long_is_neither_right_nor_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [(None, "not compared within 5 s"), (BrokeOff, "not compared: the process that compares ended")],
+)
+def test_what_takes_too_long_or_breaks_off_is_neither_right_nor_wrong(
+    monkeypatch: pytest.MonkeyPatch, end: type[BrokeOff] | None, reason: str
+) -> None:
     class Late:
         def ask(self, message: dict[str, str]) -> None:
-            return None
+            if end is not None:
+                raise end
 
     monkeypatch.setattr(symbolic, "worker", Late)
     monkeypatch.setattr(symbolic, "check_installed", lambda: None)
     completion = Completion("q", 0, (5,), "#### 9^{9^9}", "eos")
     judged = judge(problem("7"), [completion])[0]
-    assert judged.strict == judged.flexible == Verdict("timeout", None, "not compared within 5 s")
+    assert judged.strict == judged.flexible == Verdict("timeout", None, reason)
 
 
 @pytest.mark.usefixtures("patient")

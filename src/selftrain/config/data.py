@@ -132,10 +132,20 @@ class PromptConfig(Section):
     template: str = Field(
         "Question: {question}\nAnswer:", description="must hold {question}; T5 in the paper: the bare question"
     )
+    chat_template: str | None = Field(
+        None,
+        description="what the filled `template` goes into as the user's message: null, nothing; model, the tokenizer's "
+        "own chat template; else a Jinja template's text. A date in it is always 26 Jul 2024. Answers end with the "
+        "tokenizer's end token, whatever the chat template would write there (ours)",
+    )
     separator: str = Field(
         " ", description="text between prompt and rationale (decoder-only models); learned, not given"
     )
-    bos: bool = Field(False, description="begin the prompt with BOS (the paper trains with it, samples without: a bug)")
+    bos: bool = Field(
+        False,
+        description="begin the prompt with BOS, where a chat template has not (the paper trains with it, samples "
+        "without: a bug)",
+    )
     spacing: Literal["plain", "operators"] = Field(
         "plain", description="operators: spaces around + - * / = and after $ in questions and rationales (paper: T5)"
     )
@@ -150,4 +160,6 @@ class PromptConfig(Section):
     def _has_slot(self) -> PromptConfig:
         if "{question}" not in self.template:
             raise ValueError("prompt.template must contain {question}")
+        if self.chat_template not in (None, "model") and "messages" not in str(self.chat_template):
+            raise ValueError("prompt.chat_template must be null, model, or a Jinja template that shows its `messages`")
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from selftrain.config.base import Section
 class OptimizerConfig(Section):
     """AdamW with warm-up and a cosine; shared by SFT and DPO."""
 
-    learning_rate: float = Field(gt=0, description="peak learning rate")
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(description="peak learning rate")
     batch_size: int = Field(ge=1, description="rows (SFT) or pairs (DPO) an optimiser step")
     warmup_fraction: float = Field(
         0.1, ge=0, le=1, description="share of the steps that warm up (paper: 0.1 T5, 0.03 Llama)"
@@ -36,13 +36,15 @@ class SFTConfig(OptimizerConfig):
 class DPOConfig(OptimizerConfig):
     """Direct preference optimisation from this iteration's SFT model."""
 
-    learning_rate: float = Field(
-        7e-7, gt=0, description="paper: 7e-7 Flan-T5, 3e-7 Llama; steps x rate near 1e-4 is what counts"
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto",
+        description="auto: 1e-4 over the steps, at most 1e-5 below 500 M parameters, else 1e-6 (ours, from the paper's "
+        "150 steps at 7e-7; paper: 7e-7 Flan-T5, 3e-7 Llama)",
     )
     batch_size: int = Field(
         96, ge=1, description="pairs a step; a question's pairs stay together (paper: 96 T5, 128 Llama)"
     )
-    beta: float = Field(0.1, gt=0, description="strength of the pull to the reference (paper: 0.1)")
+    beta: float = Field(0.3, gt=0, description="strength of the pull to the reference (ours; paper: 0.1)")
     max_steps: int = Field(150, ge=1, description="optimiser steps at most (paper: 150 T5, 100 Llama)")
     max_epochs: float = Field(1.0, gt=0, description="passes over the pairs at most (ours)")
     loss: Literal["dpo", "ipo", "hinge"] = Field("dpo", description="of a pair: training/losses.py (paper: dpo)")

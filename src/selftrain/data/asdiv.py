@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from selftrain.config import DataSpec
-from selftrain.data.base import LoadedSet, join_question, number_text, rows_digest, source
+from selftrain.data.base import LoadedSet, join_question, number_text, rows_digest, source, with_own_ids
 from selftrain.data.formula import FormulaError, rationale
 from selftrain.data.hub import hub_rows, splits_of
 from selftrain.data.reading import Row, open_path, read_text
@@ -54,7 +54,7 @@ def load_asdiv(spec: DataSpec, offline: bool) -> LoadedSet:
 
 
 def _usable(rows: Iterable[Row], usable: str) -> tuple[list[Problem], dict[str, int]]:
-    problems: list[Problem] = []
+    found: list[tuple[Row, Problem]] = []
     skipped: collections.Counter[str] = collections.Counter()
     for row in rows:
         answer = single_number(row.text("answer"))
@@ -70,8 +70,8 @@ def _usable(rows: Iterable[Row], usable: str) -> tuple[list[Problem], dict[str, 
             skipped[reason] += 1
             continue
         question = join_question(row.text("body"), row.text("question"))
-        problems.append(Problem(f"asdiv/{row.key}", question, answer, worked))
-    return problems, dict(skipped)
+        found.append((row, Problem(f"asdiv/{row.key}", question, answer, worked)))
+    return with_own_ids(found), dict(skipped)
 
 
 def single_number(answer: str) -> str | None:
@@ -95,7 +95,7 @@ def _xml_rows(path: Path) -> Iterator[Row]:
         if not identity:
             raise DataError(f"{path}: Problem {number} has no ID attribute.")
         values = {child.tag.lower(): child.text or "" for child in element}
-        yield Row(f"{path}, Problem {identity}", identity, values)
+        yield Row(f"{path}, Problem {number} ({identity[:80]})", identity, values)
 
 
 def _root(path: Path) -> ElementTree.Element:

@@ -24,6 +24,7 @@ from typing import Any
 
 from selftrain.calculator.expression import canonical
 from selftrain.config import DataSpec
+from selftrain.data.reading import Row
 from selftrain.errors import DataError, nearest
 from selftrain.records import Problem, to_dict
 from selftrain.seeding import derive_seed
@@ -189,6 +190,25 @@ def _check_fields(spec: DataSpec, found: Source, task: str) -> None:
         if found.params is not None and param not in found.params:
             known = ", ".join(sorted(found.params)) or "none"
             raise DataError(f"{spec.label}: unknown parameter {param!r}; parameters of {name}: {known}.")
+
+
+def with_own_ids(found: Iterable[tuple[Row, Problem]]) -> list[Problem]:
+    """The problems of a file's rows.
+
+    Raises:
+        DataError: two have one id; both places are named.
+    """
+    places: dict[str, str] = {}
+    problems = []
+    for row, problem in found:
+        if problem.id in places:
+            raise DataError(
+                f"{row.where}: id {problem.id[:80]!r} was used before, at {places[problem.id]}.",
+                "Give each row its own id.",
+            )
+        places[problem.id] = row.where
+        problems.append(problem)
+    return problems
 
 
 def check_unique_ids(problems: Iterable[Problem]) -> None:

@@ -27,10 +27,10 @@ from selftrain.calculator.annotation import canonicalise
 from selftrain.calculator.equations import annotate_equations
 from selftrain.calculator.expression import canonical
 from selftrain.config import DataSpec
-from selftrain.data.base import LoadedSet, number_text, rows_digest, source, with_answer
+from selftrain.data.base import LoadedSet, number_text, rows_digest, source, with_answer, with_own_ids
 from selftrain.data.hub import hub_rows, splits_of
 from selftrain.data.reading import Row, open_path, read_rows
-from selftrain.errors import DataError, nearest
+from selftrain.errors import DataError, listed, nearest
 from selftrain.records import Problem
 from selftrain.stagefolder import file_digest
 from selftrain.verify.choice import parse_choice
@@ -95,21 +95,16 @@ def _loaded(spec: DataSpec, rows: Sequence[Row], where: str, stem: str, digest: 
     columns = find_columns(spec.fields, column_names(rows), where, unanswered=unanswered)
     if "worked" in columns and spec.verify != "numeric":
         raise DataError(f"fields.worked: the last number of a text is for verify: numeric, got {spec.verify}.")
-    problems: list[Problem] = []
+    found: list[tuple[Row, Problem]] = []
     skipped: collections.Counter[str] = collections.Counter()
-    lines: dict[str, str] = {}
     for row in rows:
         made = _problem(row, columns, stem, spec.verify, annotate, unanswered)
         if made is None:
             skipped[OTHER_ANSWER] += 1
             continue
-        if made.id in lines:
-            raise DataError(
-                f"{row.where}: id {made.id!r} was used before, at {lines[made.id]}.", "Give each row its own id."
-            )
-        lines[made.id] = row.where
-        problems.append(made)
+        found.append((row, made))
     formats = count_formats(text for row in rows if (text := answer_text(row, columns)))
+    problems = with_own_ids(found)
     return LoadedSet(problems, dict(skipped), [f"columns {columns}"], digest or rows_digest(problems), formats)
 
 
@@ -137,7 +132,7 @@ def find_columns(
     """
     found = list(names)
     by_case = {name.lower(): name for name in reversed(found)}
-    shown = ", ".join(found[:20]) or "none"
+    shown = listed([name[:80] for name in found], 20) or "none"
     columns: dict[str, str] = {}
     for ours, theirs in fields.items():
         if ours not in USUAL_NAMES:
@@ -147,7 +142,7 @@ def find_columns(
         if theirs not in found:
             close = nearest(theirs, found)
             hint = f"Did you mean {close!r}?" if close else None
-            raise DataError(f"{where}: fields.{ours} names column {theirs!r}; columns found: {shown}.", hint)
+            raise DataError(f"{where}: fields.{ours} names column {theirs[:80]!r}; columns found: {shown}.", hint)
         columns[ours] = theirs
     for ours, usual in USUAL_NAMES.items():
         match = next((by_case[name] for name in usual if name in by_case), None)

@@ -10,7 +10,7 @@ it does not are kept, with their answer only, and noted.
 from __future__ import annotations
 
 from selftrain.config import DataSpec
-from selftrain.data.base import LoadedSet, join_question, number_text, rows_digest, source
+from selftrain.data.base import LoadedSet, join_question, number_text, rows_digest, source, with_own_ids
 from selftrain.data.formula import FormulaError, rationale
 from selftrain.data.hub import hub_rows, splits_of
 from selftrain.data.reading import Row, open_path, read_rows
@@ -30,7 +30,7 @@ def load_svamp(spec: DataSpec, offline: bool) -> LoadedSet:
     else:
         path = open_path(spec.path, "SVAMP's JSON list of {ID, Body, Question, Equation, Answer}")
         rows, digest, notes = read_rows(path), file_digest(path), []
-    problems = [_problem(row) for row in rows]
+    problems = with_own_ids((row, _problem(row)) for row in rows)
     without = sum(problem.rationale is None for problem in problems)
     if without:
         notes.append(f"{without} rows have no rationale: their equation does not give the answer exactly")

@@ -5,7 +5,8 @@
 
 The tokens are the codec's own where the tokenizer is on this machine. Where it is not, the pieces of the text are
 counted (words, single digits, signs): 7 % below SmolLM2's tokens for quickstart's prompts, 2 % above for its rationales
-(words alone would be 2.6 times below those). What cannot be had (weights, sets of a hub) is None, and a note says why.
+(words alone would be 2.6 times below those), and none for what a chat template puts around a question. What cannot be
+had (weights, sets of a hub) is None, and a note says why.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from selftrain.config import RunConfig
 from selftrain.data.assemble import assemble
 from selftrain.errors import DataError, UserError
 from selftrain.models import load_config, load_tokenizer
-from selftrain.prompts import Codec, chat_prompt
+from selftrain.prompts import Codec
 from selftrain.records import Problem
 from selftrain.report.files import RunFiles
-from selftrain.stagefolder import read_json
+from selftrain.stagefolder import read_sealed
 from selftrain.stages.data import Sets, check_limits, load_sets
 from selftrain.toy import NAMES as TOYS
 from selftrain.toy import make_toy
@@ -118,10 +119,7 @@ def _model(config: RunConfig, run: RunFiles | None, notes: list[str]) -> tuple[A
                 return load_tokenizer(made), load_config(made)
         path = _own_weights(run) or find_local(config.model) or _folder_with_config(config.model)
         if path is None:
-            notes.append(
-                f"{config.model} is not on this machine (a run would fetch it): parameters, FLOPs, time and memory "
-                "are unknown"
-            )
+            notes.append(f"{config.model} is not on this machine (a run would fetch it)")
             return None, None
         model = load_config(path, trust)
         return load_tokenizer(path, trust), model
@@ -132,7 +130,7 @@ def _model(config: RunConfig, run: RunFiles | None, notes: list[str]) -> tuple[A
 
 def _own_weights(run: RunFiles | None) -> Path | None:
     """Where the run found its weights, if they are still there."""
-    known = read_json(run.folder / "weights.json") if run is not None else None
+    known = read_sealed(run.folder / "weights.json") if run is not None else None
     path = Path(str(known["path"])) if isinstance(known, dict) and "path" in known else None
     return path if path is not None and (path / "config.json").is_file() else None
 
@@ -184,8 +182,7 @@ def _counter(codec: Codec | None, template: str) -> Tokens:
     def tokens(problem: Problem) -> tuple[int, int, int]:
         prompt = len(codec.prompt(problem.question))
         gold = 0 if problem.rationale is None else len(codec.target(problem.rationale))
-        chat = chat_prompt(codec.tokenizer, problem.question)
-        return prompt, gold, prompt if chat is None else len(chat)
+        return prompt, gold, len(codec.base_prompt(problem.question))
 
     return tokens
 

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from selftrain.config import RunConfig
-from selftrain.hardware import default_device, default_precision
+from selftrain.hardware import default_device, default_precision, has_gpu
 from selftrain.plan.counts import Counts, count
 from selftrain.plan.estimate import Estimator
 from selftrain.plan.guesses import HIGH, LIKELY, LOW
+from selftrain.plan.known import completed
 from selftrain.plan.needs import Needs, needs_of, parameters_of
 from selftrain.plan.speed import Range, Speed, first_flops, probed, speed_of_run, total
 from selftrain.plan.work import Work, kind_of
@@ -87,10 +88,11 @@ def make_plan(
         fresh: use no finished stage but the data's rows, and the speed that the run measured before its first stage.
         num_processes: that share the weights out (`training.sharded`).
     """
-    counts = count(config, run)
+    counts = completed(count(config, run), config)
     device = default_device() if config.compute.device == "auto" else config.compute.device
     asked = config.compute.precision
-    precision = default_precision(device) if asked == "auto" else asked
+    assumed = "bf16" if device == "cuda" and not has_gpu() else default_precision(device)
+    precision = assumed if asked == "auto" else asked
     notes = list(counts.notes)
     parameters = parameters_of(counts.model) if counts.model is not None else None
     seen = None if fresh else run

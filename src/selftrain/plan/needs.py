@@ -87,7 +87,7 @@ def sampling_memory(model: Any, config: RunConfig, counts: Counts, device: str, 
     new = max(config.sampling.max_new_tokens, config.evaluation.max_new_tokens or 0)
     size = BF16 if precision == "bf16" else FP32
     weights = size * sum(int(parameter.numel()) for parameter in module.parameters())
-    storage = Shape(slots, prompt, new).storage_bytes(module)
+    storage = Shape(slots, prompt, new).storage_bytes(model, DTYPES[precision])
     return weights * (2 if device == "cpu" else 1) + storage + size * slots * int(model.vocab_size)
 
 

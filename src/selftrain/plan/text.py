@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 
 from selftrain.cost import stage_cost
 from selftrain.plan.make import Plan, StagePlan
+from selftrain.plan.peaks import peak_lines
 from selftrain.plan.speed import Range
 from selftrain.report.files import RunFiles
 from selftrain.report.text import clean, table
-from selftrain.report.wording import count, flops_text, seconds_text
+from selftrain.report.wording import count, flops_text, gigabytes, seconds_text
+from selftrain.training.schedule import peak_rate
 
 HEADER = ("rows", "samples", "prompt", "sampled", "trained", "forwarded", "steps", "FLOPs", "time", "low to high")
 FIELDS = ("rows", "samples", "prompt_tokens", "sampled_tokens", "trained_tokens", "forwarded_tokens", "steps")
@@ -42,6 +44,7 @@ def plan_text(plan: Plan) -> str:
         *table(["stage", *HEADER], [*rows, _total(plan)]),
         "",
         *_needs(plan),
+        *_rates(plan),
         f"speed: {plan.speed.source}",
     ]
     lines += [f"note: {note}" for note in plan.notes]
@@ -98,9 +101,17 @@ def _needs(plan: Plan) -> Iterator[str]:
     )
 
 
-def gigabytes(size: int) -> str:
-    """Bytes as people say them."""
-    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:.1f} MB"
+def _rates(plan: Plan) -> Iterator[str]:
+    """What DPO's rate comes to where it is "auto"."""
+    wanted = plan.config.training.dpo.learning_rate
+    found = [stage.likely for stage in plan.stages if stage.name.endswith("/dpo") and stage.likely.steps]
+    if wanted != "auto" or not found:
+        return
+    if plan.parameters is None:
+        yield "learning rate of DPO (auto): unknown without the model"
+        return
+    rates = [f"{peak_rate(wanted, one.steps, plan.parameters):.2g} in {one.stage}, {one.steps} steps" for one in found]
+    yield f"learning rate of DPO (auto): {'; '.join(rates)}"
 
 
 def compared_text(plan: Plan, run: RunFiles) -> str:
@@ -115,7 +126,8 @@ def compared_text(plan: Plan, run: RunFiles) -> str:
     missing = [stage.name for stage in plan.stages if not run.is_done(stage.name)]
     lines = [
         f"{plan.config.name}: planned as if nothing of the run were known, and what was (ratio: was over planned)", "",
-        *table(header, [*rows, *sums, _compared("in all", pairs)]), "", f"speed: {plan.speed.source}",
+        *table(header, [*rows, *sums, _compared("in all", pairs)]), "", *peak_lines(plan, run), "",
+        f"speed: {plan.speed.source}",
     ]  # fmt: skip
     lines += [f"did not run: {', '.join(missing)}"] if missing else []
     return "\n".join(clean(line) for line in [*lines, *(f"note: {note}" for note in plan.notes)])

@@ -37,9 +37,9 @@ def collect(run: RunFiles) -> dict[str, Any]:
 
 
 def warnings_of(run: RunFiles) -> list[dict[str, str]]:
-    """What the journal warns of, each thing once (a resumed run says it again), in order."""
-    found = [(str(event.get("stage", "")), told) for event in run.journal if (told := _warning(event)) is not None]
-    return [{"stage": stage, "message": message} for stage, message in dict.fromkeys(found)]
+    """What the journal warns of, each thing once (a resumed run says it again), in order; then damaged files."""
+    told = [(str(event.get("stage", "")), text) for event in run.journal if (text := _warning(event)) is not None]
+    return [{"stage": stage, "message": message} for stage, message in dict.fromkeys([*told, *run.damaged])]
 
 
 def _warning(event: dict[str, Any]) -> str | None:

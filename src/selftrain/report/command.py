@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from selftrain import durable
 from selftrain.errors import RunError
 from selftrain.report.text import results_text
 
@@ -42,12 +43,12 @@ def make_report(
     results = write_report(folder)
     print(results_text(results))
     if figure is not None:
-        figure.write_text(headline_figure(results), encoding="utf-8")
+        durable.write(figure, headline_figure(results).encode())
     if archive is not None:
         write_archive(folder, archive)
         say(f"{archive}")
     if markdown is not None:
-        markdown.write_text(results_markdown(results), encoding="utf-8")
+        durable.write(markdown, results_markdown(results).encode(errors="backslashreplace"))
     if csv is not None:
         say("tables: " + ", ".join(str(path) for path in write_csv(results, csv)))
     say(f"{folder / PAGE}")

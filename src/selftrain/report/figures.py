@@ -48,7 +48,9 @@ PART_MARKS: Mapping[str, tuple[str, str]] = {
     "further evaluations": (PURPLE, "xx"),
     "baselines": (GREY, "\\\\"),
 }
-LINE_STYLES = ("-", "--", ":", "-.")
+LINE_STYLES: Sequence[Any] = (  # one more than colours, so that both come again together late only
+    "-", "--", ":", "-.", (0, (7, 1.5)), (0, (6, 1.2, 1, 1.2, 1, 1.2)), (0, (1, 4)), (0, (5, 1.5, 2, 1.5)),
+)  # fmt: skip
 LINE_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 ARM_MARKERS = "os^Dv*P"  # of a study's arms, which have no kind of model
 
@@ -124,7 +126,7 @@ def _accuracy_axis(axes: Axes, figure: Figure) -> None:
     axes.set_ylim(0, 100)
     axes.set_ylabel("right answers, %")
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)
-    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=FONT_PT - 1)
+    _legend(figure)
 
 
 def cost_figure(rows: Sequence[Mapping[str, Any]], title: str) -> str:
@@ -150,7 +152,7 @@ def cost_figure(rows: Sequence[Mapping[str, Any]], title: str) -> str:
         axes.tick_params(axis="y", labelsize=FONT_PT - 2)
         axes.set_xlabel("seconds")
         axes.set_xlim(left=0)
-        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=FONT_PT - 1)
+        _legend(figure)
     return out[0]
 
 
@@ -163,7 +165,7 @@ def loss_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -
         _count_steps(axes)
         axes.set_ylabel("loss, nats a token")
         axes.set_ylim(bottom=0)
-        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=FONT_PT - 1)
+        _legend(figure)
     return out[0]
 
 
@@ -183,6 +185,11 @@ def dpo_figure(rows: Sequence[Mapping[str, Any]], title: str) -> str:
         _title(change, "change of log-probability, nats a token")
         _count_steps(change)
     return out[0]
+
+
+def _legend(figure: Figure) -> None:
+    """Above the axes, with samples long enough to show each line's style."""
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=FONT_PT - 1, handlelength=3.2)
 
 
 def _title(axes: Axes, text: str) -> None:

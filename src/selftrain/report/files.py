@@ -3,8 +3,9 @@
     run = RunFiles(Path("runs/quickstart"))
     run.config.method, run.is_done("1-iteration/dpo"), run.completions("0-warmup/evaluate/svamp")
 
-A stage counts only when its manifest is there, as when a run is resumed. What is not there is None, an empty
-list or an empty dict; only a folder that holds no run at all, or a damaged file of a finished stage, is an error.
+A stage counts only when its manifest is there, and is what was written, as when a run is resumed. What is not there is
+None, an empty list or an empty dict; only a folder that holds no run at all, or a file of a finished stage that cannot
+be read, is an error. What can be read and is not what was written is in `damaged`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from selftrain.errors import ConfigError, RunError
 from selftrain.judged import COMPLETIONS
 from selftrain.recipe import config_from
 from selftrain.records import Completion, Example, Pair, Problem, read_jsonl
-from selftrain.stagefolder import MANIFEST, read_json
+from selftrain.rundir import CONFIG, RUN, is_config
+from selftrain.stagefolder import MANIFEST, damaged_outputs, is_weights, read_manifest, read_sealed
 from selftrain.training.steplog import read_steps
 
 Json = dict[str, Any]
+WEIGHTS_NOTE = "weights.json"  # of every run that got as far as its model; an archive has none
 
 
 class RunFiles:
@@ -46,10 +49,33 @@ class RunFiles:
         """stage -> manifest, of every finished stage, in the order in which they were finished."""
         found = {}
         for path in sorted(self.folder.rglob(MANIFEST)):
-            manifest = read_json(path)
-            if isinstance(manifest, dict) and "stage" in manifest:
+            manifest = read_manifest(path.parent)
+            if manifest is not None:
                 found[path.parent.relative_to(self.folder).as_posix()] = manifest
         return dict(sorted(found.items(), key=lambda item: (self._ended.get(item[0], float("inf")), item[0])))
+
+    @functools.cached_property
+    def damaged(self) -> list[tuple[str, str]]:
+        """Stage and message for each file that is not what was written, but for models: no report is made of those.
+
+        Of an archive (archive.py) the stages' files are not compared: they are made of what was written.
+        """
+        known = read_sealed(self.folder / RUN)
+        found = []
+        if known is None and (self.folder / RUN).exists():
+            found.append(("start", f"{RUN} is not what was written."))
+        if not is_config(self.folder, known or {}):
+            found.append(("start", f"{CONFIG} is not what was written: the run may have had other settings."))
+        for path in sorted(self.folder.rglob(MANIFEST)):
+            stage = path.parent.relative_to(self.folder).as_posix()
+            if not self.is_done(stage):
+                found.append((stage, f"{MANIFEST} is not what was written: the stage counts as not finished."))
+        for stage, manifest in self.manifests.items() if (self.folder / WEIGHTS_NOTE).exists() else ():
+            files = [file for file in damaged_outputs(self.folder / stage, manifest) if not is_weights(file)]
+            found += [
+                (stage, f"{file} is gone or is not what was written: do not rely on its figures.") for file in files
+            ]
+        return found
 
     def is_done(self, stage: str) -> bool:
         """Whether a stage is finished."""
@@ -134,16 +160,16 @@ class RunFiles:
 
 def _config(folder: Path) -> RunConfig:
     try:
-        tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        tree = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RunError(
-            f"{folder}: expected a run folder, found no readable config.yaml there.",
+            f"{folder}: expected a run folder, found no readable {CONFIG} there.",
             "Name the folder that `selftrain run` wrote, such as runs/quickstart.",
         ) from error
     if not isinstance(tree, dict):
-        raise RunError(f"{folder / 'config.yaml'}: expected sections, got {type(tree).__name__}.")
+        raise RunError(f"{folder / CONFIG}: expected sections, got {type(tree).__name__}.")
     try:
         return config_from(tree)
     except ConfigError as error:
         hint = error.hint or "Was the run made by another version of selftrain? Make its report with that one."
-        raise ConfigError(f"{folder / 'config.yaml'}: {error.message}", hint) from error
+        raise ConfigError(f"{folder / CONFIG}: {error.message}", hint) from error

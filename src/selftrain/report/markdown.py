@@ -47,7 +47,7 @@ def results_markdown(results: Json) -> str:
         *_speed(environment["matrix_gflops"]),
         f"- selftrain {', '.join(environment['selftrain'])}, Python {environment['python']}, {packages}.",
         "",
-        *_lineage(results["lineage"]),
+        *lineage_lines(results["lineage"]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -109,7 +109,8 @@ def _cost(cost: Json) -> Iterator[str]:
     yield f"In all {seconds_text(cost['total']['seconds'])} and {cost['total']['flops']:.2e} FLOPs."
 
 
-def _lineage(lineage: Json) -> Iterator[str]:
+def lineage_lines(lineage: Json) -> Iterator[str]:
+    """Which weights were trained from which, and who wrote the pseudo-labels."""
     yield "| weights of | SHA-256 | trained from |"
     yield "|---|---|---|"
     for row in lineage["models"]:

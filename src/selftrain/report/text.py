@@ -5,16 +5,13 @@ print(results_text(results))
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from selftrain.redaction import without_secrets
 from selftrain.report.wording import PENDING, interval, percent, pick, seconds_text, shown
-
-SECRET = re.compile("TOKEN(?!IZ)|SECRET|PASSWORD|API_KEY")  # in the name of a variable whose value is not shown
-MIN_SECRET = 8  # characters of such a value
 
 Json = Mapping[str, Any]
 
@@ -45,20 +42,6 @@ def clean(text: str) -> str:
 def clean_lines(text: str) -> str:
     """`clean`, line by line, and without secrets: for what may hold words of a model, a file, a tool or a user."""
     return "\n".join(map(clean, without_secrets(text).split("\n")))
-
-
-def without_secrets(text: str) -> str:
-    """A text with names and passwords in addresses, the hub's tokens and what the environment calls a secret as ***.
-
-    >>> without_secrets("from https://me:pass@pypi.example/simple, with hf_abcdefghijklmnopqrstuv")
-    'from https://***@pypi.example/simple, with ***'
-    """
-    text = re.sub(r"(?<=://)[^/\s@]+(?=@)", "***", text)
-    text = re.sub(r"\bhf_[A-Za-z0-9]{20,}", "***", text)
-    for name, value in os.environ.items():
-        if len(value) >= MIN_SECRET and SECRET.search(name.upper()):
-            text = text.replace(value, "***")
-    return text
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

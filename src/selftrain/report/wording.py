@@ -54,6 +54,15 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def gigabytes(size: int) -> str:
+    """Bytes as people say them.
+
+    >>> gigabytes(1_234_000_000), gigabytes(4_000_000)
+    ('1.2 GB', '4.0 MB')
+    """
+    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:.1f} MB"
+
+
 def count(value: float | None) -> str:
     """A count with thousands apart.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import durable
+from selftrain.redaction import redacted
 from selftrain.report.collect import collect
 from selftrain.report.files import RunFiles
 from selftrain.report.html import page, page_extras
@@ -22,7 +23,7 @@ def write_report(folder: Path) -> dict[str, Any]:
         DataError: a damaged file of a finished stage.
     """
     run = RunFiles(folder)
-    results = collect(run)
+    results: dict[str, Any] = redacted(collect(run))
     write_json(folder / RESULTS, results)
     durable.write(folder / PAGE, page(results, page_extras(run, results)).encode("utf-8", errors="replace"))
     return results

@@ -65,10 +65,12 @@ class SlotCache:
         self.batch = batch
         self.visible = rounded(batch.longest, self.length, batch.positions.device)
 
-    def causal_mask(self) -> Tensor:
-        """[N, visible]: what each token may look at."""
-        columns = torch.arange(self.visible, device=self.batch.positions.device)
-        return columns[None, :] <= self.batch.positions[:, None]
+    def causal_mask(self, span: int | None = None) -> Tensor:
+        """[N, visible]: what each token may look at, with `span` no more than so many tokens, its own among them."""
+        columns = torch.arange(self.visible, device=self.batch.positions.device)[None, :]
+        positions = self.batch.positions[:, None]
+        mask = columns <= positions
+        return mask if span is None else mask & (columns > positions - span)
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Store key and value [N, H, D] of this forward's tokens."""

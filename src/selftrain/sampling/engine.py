@@ -1,12 +1,13 @@
-"""The decode loop: slots that are refilled the moment a row ends, with the calculator inside.
+"""The decode loop: slots that are refilled while other rows go on, with the calculator inside.
 
     engine = Engine(model, num_slots=128, style="angle")
     outputs = engine.generate(requests, SamplingParams(temperature=0.7, ...))
 
 Each step sends every busy slot's new tokens through the model and draws one token for it. Where that token reaches
 the `=` of an annotation, the calculator's result follows at once, and the whole run goes in with the next
-step's forward. The samples of one question share one prefill. When requests run out, the rows that are left move
-together and the batch halves. The automaton (`calculator.forcing`) decides what is forced, in O(1) a token, and
+step's forward. A sixteenth of the slots may stand idle before they are refilled, so that prompts are computed several
+at a time; the samples of one question share one prefill. When requests run out, the rows that are left move together
+and the batch halves. The automaton (`calculator.forcing`) decides what is forced, in O(1) a token, and
 rows outside an annotation are not looked at one by one.
 
 Leaves out: beams, penalties, stop strings.
@@ -27,7 +28,7 @@ from selftrain.calculator.annotation import Style
 from selftrain.calculator.forcing import Forcer, ForcingTables, build_tables
 from selftrain.errors import ConfigError
 from selftrain.hardware import is_out_of_memory
-from selftrain.models import LanguageModel, max_positions
+from selftrain.models import LanguageModel
 from selftrain.sampling.base import Generated, OnFinished, Request, SamplingParams
 from selftrain.sampling.bodies import PREFILL_TOKENS, Body
 from selftrain.sampling.cache import Batch
@@ -38,6 +39,7 @@ from selftrain.sampling.paths import (
     Shape,
     auto_slots,
     check_memory,
+    check_positions,
     make_body,
     make_products,
     plain_path_reason,
@@ -77,6 +79,8 @@ class Engine:
         self.forcer = Forcer(self.tables)
         self.say, self.warn = say, warn or say
         self._kept: tuple[Shape, Body] | None = None
+        self.config: Any = model.module.config
+        self.dtype = next(model.module.parameters()).dtype
 
     @torch.inference_mode()
     def generate(
@@ -86,6 +90,7 @@ class Engine:
 
         Raises:
             ConfigError: prompts and new tokens need more positions, or more memory, than there are.
+            ModelError: the model is of a kind that cannot be sampled (`paths.make_products`).
         """
         if not requests:
             return []
@@ -109,26 +114,26 @@ class Engine:
             ConfigError: see `generate`.
         """
         prompt = max(len(request.prompt_ids) for request in requests)
-        limit = max_positions(self.model.module.config)
-        if limit is not None and prompt + params.max_new_tokens > limit:
-            raise ConfigError(
-                f"Expected prompt and completion to fit the model's {limit} positions, "
-                f"got a prompt of {prompt} tokens and {params.max_new_tokens} new ones.",
-                "Lower sampling.max_new_tokens or prompt.max_prompt_tokens.",
-            )
+        check_positions(self.config, prompt, params.max_new_tokens)
+        is_chosen = self.num_slots == "auto"
         if self.num_slots == "auto":
             self.num_slots = auto_slots(self.model.module, prompt, params.max_new_tokens)
         if self.model.device.type == "cuda":  # few shapes, so that storage and graphs can be taken again
             prompt = -(-prompt // PROMPT_ROUND) * PROMPT_ROUND
-        return Shape(min(self.num_slots, len(requests)), prompt, params.max_new_tokens)
+        shape = Shape(min(self.num_slots, len(requests)), prompt, params.max_new_tokens)
+        if is_chosen and self.model.device.type == "cuda":  # elsewhere it is known, and said, before weights are read
+            self.say(f"sampling: {shape.stated(self.config, self.dtype)}")
+        return shape
 
     def storage_bytes(self, requests: Sequence[Request], params: SamplingParams) -> int:
         """Bytes of key/value storage that `generate` would allocate for these requests."""
-        return self.shape(requests, params).storage_bytes(self.model.module)
+        return self.shape(requests, params).storage_bytes(self.config, self.dtype)
 
     def body(self, shape: Shape) -> Body:
-        """Storage and forwards of that shape; the storage is allocated once. On a GPU the last generation's are taken
-        again where they are large enough, with their graphs.
+        """Storage and forwards of that shape; the storage is allocated once a generation. On a GPU the last one's are
+        taken again where they are large enough, with their graphs. On a CPU they are not: questions come in the order
+        of their length, so they hardly ever are; a resumed stage would meet other shapes than an unbroken one, which
+        it must equal bitwise; and there storage costs nothing before it is written (`cache.zeros`).
 
         Raises:
             ConfigError: it can't fit in memory.
@@ -136,8 +141,9 @@ class Engine:
         if self._kept is not None and self._kept[0].holds(shape):
             return self._kept[1]
         self._kept = None  # first give back the storage that is too small
-        check_memory(self.model.module, shape)
-        body = make_body(self.model.module, self._products, shape)
+        products = self._products
+        check_memory(self.config, self.dtype, self.model.device.type, shape)
+        body = make_body(self.model.module, products, shape)
         if self.model.device.type == "cuda":
             self._kept = shape, body
         return body

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selftrain.models import head_logits
+from selftrain.models import SLIDING, attention_spans, head_logits
 from selftrain.sampling.bodies import Prompts, prompts_and_owners
 from selftrain.sampling.cache import Batch, SlotCache
 from selftrain.sampling.kernels import Kernels, compiled
@@ -36,9 +36,7 @@ def why_not(module: nn.Module) -> str:
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type", "default") not in ROPE_TYPES:
         return f"rotary positions of type {rope['rope_type']} have no fast path"
-    if any(kind == "sliding_attention" for kind in getattr(config, "layer_types", None) or ()):
-        return "sliding attention has no fast path"
-    if config.model_type == "mistral" and getattr(config, "sliding_window", None) is not None:
+    if SLIDING in attention_spans(config):
         return "sliding attention has no fast path"
     return ""
 

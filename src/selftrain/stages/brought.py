@@ -13,7 +13,7 @@ from pathlib import Path
 
 from selftrain.calculator.annotation import annotate_equations, canonicalise, find, to_angle
 from selftrain.data.reading import Row, read_rows
-from selftrain.errors import DataError
+from selftrain.errors import DataError, listed
 from selftrain.judged import BROUGHT, COMPLETIONS, is_right
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
@@ -26,6 +26,7 @@ from selftrain.verify import judge
 EXPECTED_FILE = "a file of samples (data.samples)"
 IDS = ("id", "problem_id")
 IDS_SHOWN = 3
+K_CHARS = 9  # of the number of a row, in a CSV
 MANY_UNPARSED = 0.5  # of the matched rows
 
 
@@ -76,7 +77,8 @@ def _matched(rows: Sequence[Row], questions: Sequence[Problem]) -> dict[str, lis
     for row in rows:
         identity, question = _id_of(row), row.values.get("question")
         if identity is None and not isinstance(question, str):
-            raise DataError(f"{row.where}: expected an 'id' or a 'question', got {', '.join(row.values) or 'nothing'}.")
+            got = listed([name[:80] for name in row.values], 20) or "nothing"
+            raise DataError(f"{row.where}: expected an 'id' or a 'question', got {got}.")
         if identity not in found and isinstance(question, str):
             identity = by_question.get(normalise_question(question))
         if identity is not None and identity in found:
@@ -94,11 +96,11 @@ def _completions(problem: Problem, rows: Sequence[Row], codec: Codec, digest: st
     lines: dict[int, str] = {}
     for number, row in enumerate(rows):
         k = row.values.get("k", number)
-        k = int(k) if isinstance(k, str) and k.isdecimal() else k  # a CSV holds texts
+        k = int(k) if isinstance(k, str) and len(k) <= K_CHARS and k.isdecimal() else k  # a CSV holds texts
         if not isinstance(k, int) or isinstance(k, bool) or k < 0 or k in lines:
             before = f" (as {lines[k]})" if k in lines else ""
             raise DataError(
-                f"{row.where}: expected a k that no other row of {problem.id} has, got {k!r}{before}.",
+                f"{row.where}: expected a k that no other row of {problem.id} has, got {k!r:.40}{before}.",
                 "Number each question's rows 0, 1, 2, ..., or leave k out of all rows.",
             )
         lines[k] = row.where
@@ -126,5 +128,5 @@ def _none_match(file: Path, rows: Sequence[Row], questions: Sequence[Problem]) -
 
 
 def _few(names: Sequence[str]) -> str:
-    distinct = list(dict.fromkeys(names))
+    distinct = [name[:80] for name in dict.fromkeys(names)]
     return ", ".join(distinct[:IDS_SHOWN]) + (", ..." if len(distinct) > IDS_SHOWN else "") if distinct else "none"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from selftrain.config import RunConfig
 from selftrain.pairing import PairStats, build_pairs
-from selftrain.pool import by_problem, gold_of
+from selftrain.pool import by_problem, gold_of, over_limit
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
 from selftrain.records import Pair, Problem, write_jsonl
@@ -38,10 +38,15 @@ def run_pair(
         pairs.extend(found)
         accounts.append(account)
     longest = config.training.max_target_tokens
-    kept = [pair for pair in pairs if max(len(pair.chosen_ids), len(pair.rejected_ids)) <= longest]
+    fits = [max(len(pair.chosen_ids), len(pair.rejected_ids)) <= longest for pair in pairs]
+    kept = [pair for pair, fit in zip(pairs, fits, strict=True) if fit]
     write_jsonl(folder / PAIRS, kept)
     progress.end(f"{len(kept)} pairs of {len({pair.problem_id for pair in kept})} questions")
-    return {**_summed(accounts), "pairs": len(kept), "over_limit": len(pairs) - len(kept)}
+    return {
+        **_summed(accounts),
+        "pairs": len(kept),
+        **over_limit(p.problem_id for p, fit in zip(pairs, fits, strict=True) if not fit),
+    }
 
 
 def _summed(accounts: Sequence[PairStats]) -> Figures:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+from selftrain.errors import listed
 from selftrain.judged import COMPLETIONS, is_right, num_timeouts
 from selftrain.processes import ALONE, Team
 from selftrain.progress import Progress
@@ -20,7 +21,7 @@ from selftrain.prompts import Codec
 from selftrain.records import NO_GOLD, Completion, Problem, write_jsonl
 from selftrain.rundir import Figures
 from selftrain.sampling.base import Generated, Request, Sampler, SamplingParams
-from selftrain.sampling.units import collect, read_shard, shards
+from selftrain.sampling.units import collect, is_damaged, read_shard, shards
 from selftrain.seeding import SeedPart, derive_seed
 from selftrain.verify import judge
 
@@ -52,6 +53,7 @@ def run_sample(
     prompt: Callable[[Problem], tuple[int, ...]],
     open_sampler: Callable[[], Sampler],
     progress: Progress,
+    warn: Callable[[str], None],
     title: str | None = None,
     team: Team = ALONE,
 ) -> Figures:
@@ -60,16 +62,19 @@ def run_sample(
     Args:
         folder: gets completions.jsonl; its finished shards, left by an earlier start, are not sampled again. They stay
             in `SHARDS`, for a caller that may be cut off after this and call again.
+        warn: told of damaged shards, which are sampled again.
         title: what progress calls this work; default: the plan's stage.
         team: shares out the shards; its main process writes, and alone has figures.
     """
     prompts = {problem.id: prompt(problem) for problem in problems}
     kept = [problem for problem in problems if len(prompts[problem.id]) <= plan.max_prompt_tokens]
     kept.sort(key=lambda problem: (len(prompts[problem.id]), problem.id))
-    num_there = _num_there(folder / SHARDS, kept, plan)
+    num_there, damaged = _found_there(folder / SHARDS, len(shards(kept, plan.shard_questions)))
     progress.begin(title or plan.stage, len(kept) * plan.num_samples - num_there, "completions")
     if num_there:
         progress.say(f"  {num_there} completions are there from an earlier start")
+    if damaged and team.is_main:
+        warn(f"not what was written, and sampled again: {listed([f'shard {number}' for number in damaged], 5)}")
     if len(kept) < len(problems):
         progress.say(f"  {len(problems) - len(kept)} prompts are over {plan.max_prompt_tokens} tokens and are left out")
     sampler: list[Sampler] = []
@@ -113,10 +118,10 @@ def _counted(completions: Sequence[Completion]) -> Figures:
     }
 
 
-def _num_there(folder: Path, kept: Sequence[Problem], plan: SamplePlan) -> int:
-    """Completions in the shards that are finished already."""
-    numbers = range(len(shards(kept, plan.shard_questions)))
-    return sum(len(read_shard(folder, number) or ()) for number in numbers)
+def _found_there(folder: Path, num_shards: int) -> tuple[int, list[int]]:
+    """Completions in the shards that are finished already, and the numbers of those that are damaged."""
+    num_there = sum(len(read_shard(folder, number) or ()) for number in range(num_shards))
+    return num_there, [number for number in range(num_shards) if is_damaged(folder, number)]
 
 
 def _found(completions: Sequence[Completion]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from selftrain.config import RunConfig
 from selftrain.labelling import select_labels
-from selftrain.pool import by_problem, gold_of
+from selftrain.pool import by_problem, gold_of, over_limit
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
 from selftrain.records import Completion, Example, Problem, read_jsonl, write_jsonl
@@ -42,7 +42,8 @@ def run_select(
     gold = list(_gold_examples(labelled, golds, prompts))
     pseudo = [_example(completion, prompts[problem_id]) for problem_id, completion in chosen]
     prompt, target = config.prompt.max_prompt_tokens, config.training.max_target_tokens
-    kept = [e for e in (*gold, *pseudo) if len(e.prompt_ids) <= prompt and len(e.target_ids) <= target]
+    fits = [len(e.prompt_ids) <= prompt and len(e.target_ids) <= target for e in (*gold, *pseudo)]
+    kept = [example for example, fit in zip((*gold, *pseudo), fits, strict=True) if fit]
     write_jsonl(folder / EXAMPLES, kept)
     num_gold = sum(example.origin == "gold" for example in kept)
     progress.end(f"{num_gold} gold and {len(kept) - num_gold} pseudo-labelled examples")
@@ -50,7 +51,7 @@ def run_select(
         **dataclasses.asdict(account),
         "gold": num_gold,
         "pseudo_labels": len(kept) - num_gold,
-        "over_limit": len(gold) + len(pseudo) - len(kept),
+        **over_limit(e.problem_id for e, fit in zip((*gold, *pseudo), fits, strict=True) if not fit),
         "by_model": _by_model(kept),
     }
 

@@ -7,6 +7,7 @@ cost and how it ended. A training that was cut off goes on from its last checkpo
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,16 @@ from selftrain.rundir import Figures
 from selftrain.seeding import derive_seed
 from selftrain.stagefolder import TRACKERS
 from selftrain.training.adapters import adapters
+from selftrain.training.batches import WORTH_A_FORWARD, Plan
 from selftrain.training.compiling import compile_blocks
 from selftrain.training.fit import Interrupted, Precision, fit
-from selftrain.training.objective import Objective
+from selftrain.training.objective import Objective, probe_trees
+from selftrain.training.schedule import peak_rate
 from selftrain.training.sharding import whole_weights
 from selftrain.training.trackers import tracking
 
 MODEL = "model"
+LAYOUTS: tuple[Layout, Layout] = ("trees", "rows")
 
 
 def run_training(
@@ -35,7 +39,7 @@ def run_training(
     *,
     stage: str,
     open_model: Callable[[], LanguageModel],
-    make_objective: Callable[[LanguageModel, Layout], Objective],
+    make_objective: Callable[[LanguageModel], Objective],
     config: RunConfig,
     precision: Precision,
     peak_flops: float | None,
@@ -44,10 +48,8 @@ def run_training(
 ) -> Figures:
     """Fit the objective on a freshly opened model; save weights, then figures. A team trains together."""
     model = open_model()
-    layout, why_rows = choose_layout(model.module, config.training.layout)
-    objective = make_objective(model, layout)
-    if why_rows:
-        progress.say(f"{stage}: one padded row a completion: {why_rows}")
+    objective = make_objective(model)
+    progress.say(f"{stage}: {_lay_out(objective, model, config)}")
     progress.begin(stage, objective.plan.num_steps, "steps")
     before = 0
 
@@ -76,6 +78,7 @@ def run_training(
         ) as send,
         _stoppable(team) as should_stop,
     ):
+        progress.say(f"{stage}: {_rate(objective, model)}")
         result = fit(
             model.module,
             objective,
@@ -107,10 +110,37 @@ def run_training(
         "encoder_decoder": is_encoder_decoder(model.module),
         "start_weights": model.digest,
         "precision": precision,
-        "layout": layout,
+        "layout": objective.plan.layout,
+        "padding_fraction": _padding(objective.plan),
+        "learning_rate": result.learning_rate,
         "notes": list(result.notes),
         **final,
     }
+
+
+def _lay_out(objective: Objective, model: LanguageModel, config: RunConfig) -> str:
+    """Give the objective its layout; which, why, and what a pass over the rows computes in each."""
+    layout, why_rows = choose_layout(model.module, config.training.layout, probe_trees(objective))
+    worth = WORTH_A_FORWARD[model.device.type]
+    objective.plan = dataclasses.replace(objective.plan, layout=layout, worth_a_forward=worth)
+    of_trees, of_rows = (objective.plan.pass_tokens(one)[1] for one in LAYOUTS)
+    if layout == "trees":
+        return f"each prompt once (trees): {of_trees:,} tokens a pass over the rows, {of_rows:,} as padded rows"
+    why = why_rows or "as training.layout asks"
+    return f"one padded row a completion: {why}; {of_rows:,} tokens a pass over the rows, {of_trees:,} as trees"
+
+
+def _rate(objective: Objective, model: LanguageModel) -> str:
+    """The steps and their peak rate; where it is "auto", what that came to."""
+    wanted, steps = objective.config.learning_rate, objective.plan.num_steps
+    rate = peak_rate(wanted, steps, model.num_parameters)
+    return f"{steps} steps, learning rate {rate:.2g}{' (auto)' if wanted == 'auto' else ''}"
+
+
+def _padding(plan: Plan) -> float:
+    """Share of the tokens that a pass over the rows computes for nothing."""
+    real, computed = plan.pass_tokens(plan.layout)
+    return round(1 - real / computed, 4)
 
 
 @contextlib.contextmanager

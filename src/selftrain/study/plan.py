@@ -15,9 +15,9 @@ from pathlib import Path
 from selftrain.hardware import free_disk_bytes
 from selftrain.plan import Plan, StagePlan, make_plan
 from selftrain.plan.speed import Range, total
-from selftrain.plan.text import gigabytes, time_span
+from selftrain.plan.text import time_span
 from selftrain.report.text import clean, table
-from selftrain.report.wording import flops_text, seconds_text
+from selftrain.report.wording import flops_text, gigabytes, seconds_text
 from selftrain.study.carry import begun, with_sets_that_are_there
 from selftrain.study.shared import shared_stages
 from selftrain.study.spec import StudyRun

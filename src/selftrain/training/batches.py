@@ -19,6 +19,11 @@ from collections.abc import Iterable, Sequence
 from selftrain.forwards import Layout
 from selftrain.seeding import stream
 
+# An encoder-decoder's micro-batches are cut while more than this share is padding, but not below so many tokens: on a
+# GPU a forward of fewer costs as much.
+PADDING_ALLOWED = 0.03
+WORTH_A_FORWARD = {"cpu": 512, "cuda": 4096, "mps": 4096}
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ItemShape:
@@ -126,6 +131,18 @@ def padded_tokens(shapes: Sequence[ItemShape], encoder_decoder: bool, layout: La
     return num_rows * max(shape.prompt + shape.target for shape in shapes)
 
 
+def _growing(shapes: Iterable[ItemShape], layout: Layout) -> list[int]:
+    """`padded_tokens` of the first item, of the first two, ..., in an encoder-decoder."""
+    found: list[int] = []
+    num_prompts = num_rows = prompt = target = 0
+    for shape in shapes:
+        num_prompts += 1 if layout == "trees" else shape.num_rows
+        num_rows += shape.num_rows
+        prompt, target = max(prompt, shape.prompt), max(target, shape.target)
+        found.append(num_prompts * prompt + num_rows * target)
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """The whole course of a training: which items each step sees, and in which micro-batches.
@@ -136,6 +153,7 @@ class Plan:
         weights: of each item, in the unit that the loss is a mean over (tokens, pairs).
         micro_batch_tokens: tokens forwarded at once, padding included; a single item may exceed it.
         layout: of the forward.
+        worth_a_forward: tokens up to which an encoder-decoder's micro-batch is not cut to save padding.
     """
 
     batches: Sequence[Sequence[int]]
@@ -144,6 +162,7 @@ class Plan:
     micro_batch_tokens: int
     encoder_decoder: bool
     layout: Layout
+    worth_a_forward: int = WORTH_A_FORWARD["cpu"]
 
     @property
     def num_steps(self) -> int:
@@ -168,9 +187,19 @@ class Plan:
         left = [item for item in range(len(self.shapes)) if item not in seen]
         return covering + (self._cut(left) if left else [])
 
+    def pass_tokens(self, layout: Layout) -> tuple[int, int]:
+        """Of one pass over all items in a layout: real tokens, and those that its forwards compute with padding."""
+        micro_batches = dataclasses.replace(self, layout=layout).covering()
+        return sum(one.tokens for one in micro_batches), sum(one.padded_tokens for one in micro_batches)
+
     def _cut(self, batch: Sequence[int]) -> list[MicroBatch]:
-        """Longest rows first, as many items as the budget holds, at least one."""
+        """In parts that the budget holds, the longest first; an item that it cannot hold is one by itself."""
         denominator = math.fsum(self.weights[item] for item in batch)
+        cuts = self._bisected(batch) if self.encoder_decoder else self._filled(batch)
+        return [self._micro_batch(items, batch, denominator) for items in cuts]
+
+    def _filled(self, batch: Sequence[int]) -> list[list[int]]:
+        """By length, as many items as the budget holds."""
         cuts: list[list[int]] = []
         for item in sorted(batch, key=lambda item: -(self.shapes[item].prompt + self.shapes[item].target)):
             grown = [*cuts[-1], item] if cuts else [item]
@@ -178,7 +207,43 @@ class Plan:
                 cuts[-1] = grown
             else:
                 cuts.append([item])
-        return [self._micro_batch(items, batch, denominator) for items in cuts]
+        return cuts
+
+    def _bisected(self, batch: Sequence[int]) -> list[list[int]]:
+        """Cut in two where that saves most, until the budget holds each part and little of a large one is padding.
+
+        Prompts and targets are padded apart, so an order by length alone brings unlike ones together.
+        """
+        cuts: list[list[int]] = []
+        left = [list(batch)]
+        while left:
+            items = left.pop()
+            if self._is_whole(items):
+                cuts.append(items)
+            else:
+                left += self._halves(items)
+        return sorted(cuts, key=lambda items: -self._padded(items))
+
+    def _is_whole(self, items: Sequence[int]) -> bool:
+        padded = self._padded(items)
+        real = sum(self.shapes[item].tokens(self.layout) for item in items)
+        is_dense = padded <= self.worth_a_forward or padded - real <= PADDING_ALLOWED * padded
+        return len(items) == 1 or (padded <= self.micro_batch_tokens and is_dense)
+
+    def _halves(self, items: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The two parts, by prompt or by target, that compute the fewest tokens together."""
+        shapes = self.shapes
+        found: list[tuple[int, int, list[int]]] = []
+        for order in (
+            sorted(items, key=lambda item: (shapes[item].prompt, shapes[item].target)),
+            sorted(items, key=lambda item: (shapes[item].target, shapes[item].prompt)),
+        ):
+            firsts = _growing([shapes[item] for item in order], self.layout)
+            lasts = _growing([shapes[item] for item in reversed(order)], self.layout)[::-1]
+            tokens, at = min((firsts[at - 1] + lasts[at], at) for at in range(1, len(order)))
+            found.append((tokens, at, order))
+        _, at, order = min(found)
+        return order[:at], order[at:]
 
     def _padded(self, items: Sequence[int]) -> int:
         return padded_tokens([self.shapes[item] for item in items], self.encoder_decoder, self.layout)

@@ -140,8 +140,7 @@ class DPOObjective:
 
     def log_probs(self, module: nn.Module, micro_batch: MicroBatch) -> Tensor:
         """log pi(y|x), summed over tokens, of every completion of the micro-batch's questions in order [R]."""
-        questions = [self.questions[item] for item in micro_batch.items]
-        trees = [Tree(question.prompt_ids, question.completions) for question in questions]
+        trees = self.trees(micro_batch.items)
         values, rows = target_log_probs(module, trees, self.pad_id, self.plan.layout)
         counts = [count for item in micro_batch.items for completion in self.counts[item] for count in completion]
         return sum_by_row(values * values.new_tensor(counts), rows, sum(len(tree.targets) for tree in trees))
@@ -215,6 +214,10 @@ class DPOObjective:
     def names(self, items: Iterable[int]) -> list[str]:
         """The problems' ids."""
         return [self.questions[item].problem_id for item in items]
+
+    def trees(self, items: Iterable[int]) -> list[Tree]:
+        """A prompt and its distinct completions each."""
+        return [Tree(self.questions[item].prompt_ids, self.questions[item].completions) for item in items]
 
     def before(self, module: nn.Module, measure: Measure) -> dict[str, Tensor]:
         """The reference's log-probabilities of all completions, question by question, one after another."""

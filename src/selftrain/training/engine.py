@@ -10,6 +10,7 @@ from torch import nn
 from selftrain.config import OptimizerConfig
 from selftrain.errors import ConfigError
 from selftrain.hardware import available_memory_bytes
+from selftrain.memory import WAY_OUT
 from selftrain.training.checkpoint import trainable
 
 
@@ -23,7 +24,7 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
     fused = device_of(module).type in ("cpu", "cuda")
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
-        lr=config.learning_rate,
+        lr=0.0,  # every step sets its own
         betas=(0.9, 0.999),
         eps=1e-8,
         fused=fused,
@@ -51,10 +52,9 @@ def check_memory(module: nn.Module, num_shares: int) -> None:
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory_bytes()
     if device.type in ("cpu", "cuda") and free is not None and needed > free:
         raise ConfigError(
-            f"Training {num_shares * needed / 12e6:,.0f} million weights needs {needed / 1e9:.1f} GB more for "
-            f"gradients and AdamW's state, {free / 1e9:.1f} GB are free.",
-            "Train adapters (training.lora.rank=16, extra lora), share the weights out over several processes "
-            "(training.sharded=true), take a smaller model, or a larger device.",
+            f"Training {num_shares * needed / 12e6:,.1f} million weights needs {needed / 1e9:,.1f} GB more for "
+            f"gradients and AdamW's state, {free / 1e9:,.1f} GB are free.",
+            WAY_OUT,
         )
 
 

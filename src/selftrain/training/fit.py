@@ -32,7 +32,7 @@ from selftrain.training.finite import check_finite
 from selftrain.training.gradients import Gradients
 from selftrain.training.objective import Forward, Objective, json_digest
 from selftrain.training.pieces import fuse
-from selftrain.training.schedule import learning_rate
+from selftrain.training.schedule import learning_rate, peak_rate
 from selftrain.training.sharding import whole
 from selftrain.training.steplog import Row, StepLog
 
@@ -54,6 +54,7 @@ class FitResult:
     (6 N and 2 N FLOPs each), over all starts of this training; `seconds` is their wall time. `first` and
     `last` are log rows, each measured before its step's update; `final` the objective's statistics after
     training (DPO only). `notes` says what was found unusable on resume, and where memory ran out.
+    `learning_rate` is the peak that was asked for, or that "auto" came to.
     """
 
     steps: int
@@ -64,6 +65,7 @@ class FitResult:
     last: Row
     final: dict[str, float]
     resumed_from_step: int
+    learning_rate: float
     notes: tuple[str, ...] = ()
 
 
@@ -130,6 +132,7 @@ class _Training:
         check_weights(module)
         check_memory(module, team.size if sharded else 1)
         self.digest = _training_digest(module, objective, precision, model_digest)
+        self.peak = peak_rate(objective.config.learning_rate, objective.plan.num_steps, _num_parameters(module))
         self.accelerator = make_accelerator(precision, device_of(module))
         self.undo = fuse(module)
         self.gradients = Gradients(self.accelerator, module, objective, team, sharded)
@@ -165,6 +168,7 @@ class _Training:
             last=log.last,
             final=final,
             resumed_from_step=resumed,
+            learning_rate=self.peak,
             notes=(*self.notes, *self.gradients.notes),
         )
 
@@ -190,7 +194,7 @@ class _Training:
         rate = learning_rate(
             step,
             num_steps,
-            peak=config.learning_rate,
+            peak=self.peak,
             warmup_fraction=config.warmup_fraction,
             final_lr_fraction=config.final_lr_fraction,
         )
@@ -219,8 +223,7 @@ class _Training:
         """6 N FLOPs a token (`cost.py`) over what the processes' matrix products reach."""
         if self.peak_flops is None:
             return {}
-        parameters = sum(parameter.numel() for parameter in self.module.parameters())
-        reached = flops(parameters, trained_tokens=1) * tokens_per_second
+        reached = flops(_num_parameters(self.module), trained_tokens=1) * tokens_per_second
         return {"share_of_peak": reached / (self.peak_flops * self.team.size)}
 
     def _measure(self, forwards: Sequence[Forward]) -> list[Tensor]:
@@ -278,6 +281,10 @@ class _Training:
 
     def _seconds(self) -> float:
         return self.earlier_s + time.monotonic() - self.started
+
+
+def _num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _training_digest(module: nn.Module, objective: Objective, precision: str, model_digest: str) -> str:

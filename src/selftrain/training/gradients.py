@@ -160,7 +160,7 @@ class Gradients:
                 self.accelerator.backward(loss if counts else loss * 0.0)
             if not counts:
                 continue
-            table[number] = torch.stack([loss.detach(), *(stats[name] for name in names)]).double().cpu()
+            table[number] = torch.stack([loss.detach(), *(stats[name] for name in names)]).cpu().double()
         return table
 
     def _all_of(self, micro_batches: Sequence[MicroBatch], table: Tensor) -> Accumulated:

@@ -68,6 +68,10 @@ class Objective(Protocol):
         """How a message calls these items."""
         ...
 
+    def trees(self, items: Iterable[int]) -> list[Tree]:
+        """Prompt and completions of these items."""
+        ...
+
     def before(self, module: nn.Module, measure: Measure) -> dict[str, Tensor]:
         """Constants of the start weights; `measure` carries out forwards without gradient."""
         ...
@@ -84,6 +88,13 @@ class Objective(Protocol):
     def forward_tokens(self) -> int:
         """Real tokens that `before` and `after` forward without gradient."""
         ...
+
+
+def probe_trees(objective: Objective) -> list[Tree]:
+    """Two items of the run to compare layouts on: with up to three completions where there are such, and short."""
+    shapes = objective.plan.shapes
+    items = sorted(range(len(shapes)), key=lambda item: (-min(3, shapes[item].num_rows), shapes[item].tokens("trees")))
+    return [Tree(prompt, targets[:3]) for prompt, targets in objective.trees(items[:2])]
 
 
 def token_counts(ids: Sequence[int], forced: Forced | None) -> list[float]:

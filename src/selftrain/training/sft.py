@@ -69,9 +69,7 @@ class SFTObjective:
 
     def loss(self, module: nn.Module, micro_batch: MicroBatch) -> tuple[Tensor, Stats]:
         """This micro-batch's part of the mean over the effective batch's tokens; nothing more to log."""
-        rows = [self.examples[item] for item in micro_batch.items]
-        trees = [Tree(row.prompt_ids, [row.target_ids]) for row in rows]
-        log_probs, _ = target_log_probs(module, trees, self.pad_id, self.plan.layout)
+        log_probs, _ = target_log_probs(module, self.trees(micro_batch.items), self.pad_id, self.plan.layout)
         weights = log_probs.new_tensor([count for item in micro_batch.items for count in self.counts[item]])  # [N]
         return sft_loss(log_probs, weights, micro_batch.denominator), {}
 
@@ -82,6 +80,10 @@ class SFTObjective:
     def names(self, items: Iterable[int]) -> list[str]:
         """The problems' ids."""
         return [self.examples[item].problem_id for item in items]
+
+    def trees(self, items: Iterable[int]) -> list[Tree]:
+        """A prompt and its target each."""
+        return [Tree(row.prompt_ids, [row.target_ids]) for row in (self.examples[item] for item in items)]
 
     def before(self, module: nn.Module, measure: Measure) -> dict[str, Tensor]:
         """Nothing to measure."""

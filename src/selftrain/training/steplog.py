@@ -42,8 +42,7 @@ class StepLog:
 
     def sync(self) -> None:
         """Bring the rows to disk, before a checkpoint counts on them."""
-        with durable.explained(self.path):
-            os.fsync(self._stream.fileno())
+        durable.sync(self._stream, self.path)
 
     def close(self) -> None:
         """Close the file; a row that could not be written is lost, as `append` said."""

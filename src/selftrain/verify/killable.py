@@ -1,11 +1,11 @@
 """A process of ours that may be killed: it answers one JSON line with one JSON line, or is ended.
 
     worker = Killable([sys.executable, "-m", "selftrain.verify.worker", "5"], limit_s=5)
-    worker.ask({"gold": "1/2", "text": "0.5"})     # {"outcome": "right"}; None: no answer within the limit
+    worker.ask({"gold": "1/2", "text": "0.5"})     # {"outcome": "right"}; None: none within the limit
 
 It is started by the first question, used for all that follow, and started again after it was killed. Nothing but
 text goes through the pipes. It ends with its input: by `close`, by the collector, or with this process.
-Leaves out: threads (one question at a time).
+Leaves out: threads (one question at a time), Windows (whose pipes cannot be waited for).
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ LAST_BYTES = 2000  # of what it wrote to stderr, in an error
 _SAME_EACH_TIME = {"PYTHONHASHSEED": "0"}  # the order of sets must not change a verdict
 
 
+class BrokeOff(Exception):
+    """The worker ended in the middle of a question."""
+
+
 class Killable:
     """A worker process that is asked one thing at a time."""
 
@@ -37,9 +41,10 @@ class Killable:
         self._finalizer: weakref.finalize[[subprocess.Popen[bytes]], Killable] | None = None
 
     def ask(self, message: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The worker's answer; None where it gave none within the limit, or broke off. Both end it.
+        """The worker's answer; None where it gave none within the limit, which ends it.
 
         Raises:
+            BrokeOff: it ended by itself: killed by the system, out of memory, a crash.
             ConfigError: it cannot be started.
         """
         if self._process is not None and self._process.poll() is not None:
@@ -47,8 +52,8 @@ class Killable:
         process = self._process or self._start()
         answer = None
         try:
-            if _send(process, message):
-                answer = _receive(process, self._limit_s)
+            _send(process, message)
+            answer = _receive(process, self._limit_s)
         finally:
             if answer is None:  # also after an interrupt, lest its answer be taken for that of the next question
                 self.close()
@@ -70,7 +75,11 @@ class Killable:
                 env={**os.environ, **_SAME_EACH_TIME},
             )
             self._process, self._finalizer = process, weakref.finalize(self, _end, process)
-            if _receive(process, START_LIMIT_S) is None:
+            try:
+                ready = _receive(process, START_LIMIT_S) is not None
+            except BrokeOff:
+                ready = False
+            if not ready:
                 self.close()
                 errors.seek(max(0, errors.seek(0, os.SEEK_END) - LAST_BYTES))
                 said = errors.read().decode("utf-8", errors="replace").strip()
@@ -78,15 +87,14 @@ class Killable:
         return process
 
 
-def _send(process: subprocess.Popen[bytes], message: Mapping[str, Any]) -> bool:
-    """Write one line; False where the process is gone."""
+def _send(process: subprocess.Popen[bytes], message: Mapping[str, Any]) -> None:
+    """Write one line."""
     pipe = _open(process.stdin)
     try:
         pipe.write(json.dumps(message).encode("ascii") + b"\n")
         pipe.flush()
-    except BrokenPipeError:
-        return False
-    return True
+    except BrokenPipeError as error:
+        raise BrokeOff from error
 
 
 def _receive(process: subprocess.Popen[bytes], limit_s: float) -> dict[str, Any] | None:
@@ -101,7 +109,7 @@ def _receive(process: subprocess.Popen[bytes], limit_s: float) -> dict[str, Any]
                 return None
             part = os.read(pipe, 1 << 16)
             if not part:
-                return None
+                raise BrokeOff
             line += part
     answer: dict[str, Any] = json.loads(line)
     return answer

@@ -11,13 +11,15 @@ flexible  The strict answer if there is one; else the first line after the last 
 
 Finding the answer is done here, with bounds on characters. Comparing it is done by math-verify in a process of its own
 (`worker`), since computer algebra can hang: one that gives no answer within `LIMIT_S` is killed, and the verdict is
-`timeout`, which is neither right nor wrong. Leaves out: several answers, units, words.
+`timeout`, which is neither right nor wrong; so it is where that process ends by itself, with that as its reason.
+Leaves out: several answers, units, words.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import re
 import sys
 from fractions import Fraction
@@ -25,7 +27,7 @@ from fractions import Fraction
 from selftrain.errors import ConfigError
 from selftrain.records import NO_GOLD, Problem, Verdict
 from selftrain.verify.extract import MAX_ANSWER_CHARS, after_mark, answer_lines, last_boxed, marked_line, own_part
-from selftrain.verify.killable import Killable
+from selftrain.verify.killable import BrokeOff, Killable
 from selftrain.verify.numeric import MARK, flexible_answer
 
 LIMIT_S = 5.0
@@ -81,11 +83,15 @@ def verdicts(problem: Problem, text: str, tolerance: Fraction) -> tuple[Verdict,
 
 
 def check_installed() -> None:
-    """Refuse where math-verify is missing.
+    """Refuse where math-verify is missing, or its process cannot be waited for.
 
     Raises:
-        ConfigError: how it is installed.
+        ConfigError: how it is installed, or what to take instead.
     """
+    if os.name == "nt":
+        raise ConfigError(
+            "verify: symbolic does not run on Windows.", "Take numeric or choice, or a verifier of your own."
+        )
     if importlib.util.find_spec(PACKAGE) is None:
         raise ConfigError(
             "verify: symbolic needs the package `math-verify`, which is not installed.", "pip install 'selftrain[math]'"
@@ -104,7 +110,10 @@ def _verdict(problem: Problem, found: str | None, why_none: str) -> Verdict:
         return Verdict("unparsed", found, "no gold answer of bearable length", source=NO_GOLD)
     if found is None:
         return Verdict("unparsed", None, why_none)
-    answer = worker().ask({"gold": gold, "text": found})
+    try:
+        answer = worker().ask({"gold": gold, "text": found})
+    except BrokeOff:
+        return Verdict("timeout", None, "not compared: the process that compares ended")
     if answer is None:
         return Verdict("timeout", None, f"not compared within {LIMIT_S:g} s")
     match answer["outcome"]:

@@ -18,7 +18,6 @@ import json
 import logging
 import os
 import re
-import resource
 import signal
 import sys
 from typing import Any
@@ -31,8 +30,7 @@ _HARMLESS = re.compile(r"[-+]?[0-9]*\.?[0-9]*|[A-Za-z]+")
 def main() -> None:
     """Answer until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the parent
-    with contextlib.suppress(ValueError, OSError):  # not every system bounds it
-        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    _bound_memory()
     limit_s = float(sys.argv[1])
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # whatever a library prints is no answer
@@ -47,6 +45,14 @@ def main() -> None:
         outcome = compare(asked["gold"], asked["text"])
         signal.setitimer(signal.ITIMER_REAL, 0)
         _say(answers, {"outcome": outcome})
+
+
+def _bound_memory() -> None:
+    """Where the system bounds it; Windows has no such module."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
 
 
 def compare(gold: str, text: str) -> str:
