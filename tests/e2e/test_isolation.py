@@ -44,7 +44,7 @@ def test_it_ends_as_in_one_process_also_when_a_child_is_killed(
     assert kept[0] == kept[1], "one keeps the books"
     killed = [event for event in events(apart) if "was started once more" in event.get("message", "")]
     assert [event["stage"] for event in killed] == ["1-iteration/sample-for-labels"]
-    assert done.stderr.count("0-warmup/sft: 4 steps") == 1 and "already done" not in done.stderr
+    assert done.stderr.count("0-warmup/sft: 4 steps\n") == 1 and "already done" not in done.stderr
     assert list(apart.rglob("*.tmp")) == []
 
 

@@ -95,7 +95,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made: Any = samplebench.SampleBench.__new__(samplebench.SampleBench)
     made.data_digest, made.asked = "data", []
     made.models = SimpleNamespace(restore=lambda model: made.asked.append(model), precision="fp32")
-    made.codec = SimpleNamespace(style="angle")
+    made.codec = SimpleNamespace(style="angle", prompt=None, base_prompt=None)
     made.rundir, made.progress = SimpleNamespace(path=tmp_path), SimpleNamespace(say=print)
     made.stage = lambda name, **given: given
     yield made
