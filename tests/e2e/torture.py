@@ -287,7 +287,7 @@ def page(content: Mapping[str, Any]) -> str:
         f"({' '.join(content['asked']['settings'])}). At a fault point (fsync, rename, link, removal) the power is "
         "cut: what is not on the disk yet is emptied. At a random instant it is SIGKILL. Survived: samples, pairs, "
         "examples and weights as in the unbroken run, no temporary left, and no more lost than "
-        f"[promised](../concepts/durability.md). By `make torture`.\n\n{tables(content)}\n"
+        f"[promised](../concepts/durability.md).\n\n    make torture\n\n{tables(content)}\n"
     )
 
 
