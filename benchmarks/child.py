@@ -132,7 +132,7 @@ def _sampled(job: Job) -> dict[str, Any]:
     loaded = time.perf_counter()
     own_memory = setup.system not in VLLM  # vLLM takes as much as it is told to
     if own_memory:
-        measure.reset_peak_memory(setup.device)
+        measure.reset_peak_memory()
     began = time.perf_counter()
     answers = generate(job.seed)
     seconds = time.perf_counter() - began

@@ -9,17 +9,16 @@ import contextlib
 import gc
 import hashlib
 import re
-import resource
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from selftrain import hardware
+
 CPU_SIZES, GPU_SIZES = (512, 1024, 2048, 3072), (2048, 4096, 8192)
 PEAK_SECONDS = 1.0  # spent on each size
 SLOW_SECONDS = 0.5  # a product slower than this ends the search: bf16 that is only emulated
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 CODE = (
     "sampling",
     "calculator",
@@ -52,25 +51,14 @@ def matrix_peak(device: str, precision: str, *, seconds: float = PEAK_SECONDS) -
     return best
 
 
-def reset_peak_memory(device: str) -> None:
+def reset_peak_memory() -> None:
     """Forget the peak so far (that of loading), where the system can."""
-    with contextlib.suppress(OSError):
-        CLEAR.write_text("5", encoding="ascii")
-    if device == "cuda":
-        import torch
-
-        torch.cuda.reset_peak_memory_stats()
+    hardware.forget_peak_memory()
 
 
 def peak_memory_bytes(device: str) -> int:
     """The most memory held since the last reset: of the GPU, else resident in main memory."""
-    if device == "cuda":
-        import torch
-
-        return int(torch.cuda.max_memory_allocated())
-    return _status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    return hardware.peak_memory()["gpu" if device == "cuda" else "host"]
 
 
 def memory_bytes(device: str) -> int:
@@ -79,15 +67,7 @@ def memory_bytes(device: str) -> int:
         import torch
 
         return int(torch.cuda.memory_allocated())
-    return _status_bytes("VmRSS")
-
-
-def _status_bytes(name: str) -> int:
-    with contextlib.suppress(OSError):
-        for line in STATUS.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    return 0
+    return hardware.resident_bytes() or 0
 
 
 class Watch:

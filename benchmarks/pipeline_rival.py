@@ -84,7 +84,7 @@ def iterate(setup: Setup, file: Path, repetition: int) -> Json:
     """Carry out the iteration in this process, and say what it took and what came of it."""
     task, folder = load_iteration_task(file), folder_of(file, setup.system, repetition)
     shutil.rmtree(folder, ignore_errors=True)
-    measure.reset_peak_memory(setup.device)
+    measure.reset_peak_memory()
     go = _ours if setup.system == OURS else _theirs
     said = go(setup, task, folder, repetition)
     peak = measure.peak_memory_bytes(setup.device)

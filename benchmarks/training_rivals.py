@@ -112,7 +112,7 @@ def _settle(module: nn.Module, device: str) -> int:
     for parameter in module.parameters():
         parameter.data = parameter.data.clone()
     gc.collect()
-    measure.reset_peak_memory(device)
+    measure.reset_peak_memory()
     return measure.memory_bytes(device)
 
 

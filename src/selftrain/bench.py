@@ -24,7 +24,7 @@ from selftrain.hardware import (
 )
 from selftrain.judged import BROUGHT
 from selftrain.memory import check_training_room
-from selftrain.models import config_is_encoder_decoder, load_config, load_tokenizer
+from selftrain.models import load_config, load_tokenizer
 from selftrain.modelstore import ModelStore
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
@@ -66,13 +66,13 @@ class Bench:
             torch.set_num_threads(self.config.compute.threads)
         self.base = self.models.base()
         trust = self.config.compute.trust_remote_code
+        self.model_config = load_config(self.base.path, trust)
         self.codec = Codec.build(
-            load_tokenizer(self.base.path, trust), self.config.prompt, config_is_encoder_decoder(self.base.path, trust)
+            load_tokenizer(self.base.path, trust), self.config.prompt, bool(self.model_config.is_encoder_decoder)
         )
-        model = load_config(self.base.path, trust)
         if self.config.sampling.backend == "engine":
-            check_config(model)
-        self._check_room(model)
+            check_config(self.model_config)
+        self._check_room()
         check_model(self.config.sampling, self.config.model, self.codec)
         self.own_warmup = self.models.own_warmup(self.base)
         self.progress.say(
@@ -95,13 +95,13 @@ class Bench:
         self.data_digest = result.digest
         self._brought = self._bring()
 
-    def _check_room(self, model: Any) -> None:
+    def _check_room(self) -> None:
         """Refuse a run whose trainings cannot fit, as long as one of them is ahead."""
         trainings = [stage for stage in expected_stages(self.config) if stage.endswith(("/sft", "/dpo"))]
         if all(read_manifest(self.rundir.path / stage) for stage in trainings):
             return
         check_training_room(
-            model,
+            self.model_config,
             self.config.training,
             device_memory_bytes(self.models.device),
             num_processes=self.rundir.team.size,
@@ -170,9 +170,9 @@ class Bench:
             forget_peak_memory()
             before = peak_memory()
             figures = work(folder)
-            self.rundir.journal(
-                "peak", stage=name, memory=peak_memory(), before=before, disk=folder_bytes(self.rundir.path)
-            )
+            # The system counts pages late, so what it calls the peak may lie a little below what was held before.
+            memory = {kind: max(most, before.get(kind, 0)) for kind, most in peak_memory().items()}
+            self.rundir.journal("peak", stage=name, memory=memory, before=before, disk=folder_bytes(self.rundir.path))
             return figures
 
         if name in self.beyond and self.rundir.team.any(self.rundir.finished(name, inputs, settings) is None):

@@ -45,6 +45,15 @@ class RunError(UserError):
     """A run folder that cannot be used."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, cut to its first line; its kind where it says nothing.
+
+    >>> first_line(ValueError("no such shape\\nand much more")), first_line(KeyError())
+    ('no such shape', 'KeyError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def listed(names: Sequence[str], limit: int) -> str:
     """The first names, and how many more there are.
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selftrain.errors import ModelError, listed
+from selftrain.errors import ModelError, first_line, listed
 from selftrain.flex_trees import Branch, flex_tree_attention, tree_mask
 from selftrain.models import FULL, attention_spans, has_compiled_blocks, is_encoder_decoder
 from selftrain.short_attention import is_short, short_attention
@@ -282,7 +282,7 @@ def why_not_trees(module: nn.Module, trees: Sequence[Tree] = MADE_UP) -> str:
             plain, _, _ = target_hidden(module, trees, 0, "rows")
             shared, _, _ = target_hidden(module, trees, 0, "trees")
     except (RuntimeError, TypeError, ValueError) as error:  # NotImplementedError is one
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     finally:
         module.train(was_training)
     off = float((plain - shared).abs().max() / plain.abs().max())

@@ -133,13 +133,22 @@ def total_memory_bytes() -> int | None:
 
 def available_memory_bytes() -> int | None:
     """Main memory that a new allocation can have, in bytes: on Linux what the kernel says, elsewhere all there is."""
-    try:
-        for line in _MEMINFO.read_text(encoding="utf-8").splitlines():
-            if line.startswith("MemAvailable:"):
+    available = _told(_MEMINFO, "MemAvailable")
+    return total_memory_bytes() if available is None else available
+
+
+def resident_bytes() -> int | None:
+    """Main memory that this process holds now; None where the system does not tell."""
+    return _told(_STATUS, "VmRSS")
+
+
+def _told(file: Path, name: str) -> int | None:
+    """A size in one of the kernel's files, in bytes; None where there is none."""
+    with contextlib.suppress(OSError):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return total_memory_bytes()
+    return None
 
 
 def forget_peak_memory() -> None:
@@ -161,12 +170,9 @@ def peak_memory() -> dict[str, int]:
 
 
 def _peak_host_bytes() -> int | None:
-    try:
-        for line in _STATUS.read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    peak = _told(_STATUS, "VmHWM")
+    if peak is not None:
+        return peak
     try:
         import resource
     except ImportError:  # Windows

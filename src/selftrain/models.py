@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from selftrain import durable
-from selftrain.errors import ModelError, RunError, listed
+from selftrain.errors import ModelError, RunError, first_line, listed
 from selftrain.weights import weights_digest
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def load_config(path: Path, trust_remote_code: bool = False) -> Any:
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except UNUSABLE as error:
-        raise ModelError(f"{path}: its config.json cannot be used ({_first_line(error)}).") from error
+        raise ModelError(f"{path}: its config.json cannot be used ({first_line(error)}).") from error
 
 
 def config_is_encoder_decoder(path: Path, trust_remote_code: bool = False) -> bool:
@@ -128,7 +128,7 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTok
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except UNUSABLE as error:
-        raise ModelError(f"{path}: no tokenizer could be loaded ({_first_line(error)}).") from error
+        raise ModelError(f"{path}: no tokenizer could be loaded ({first_line(error)}).") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"{path}: the tokenizer has no end token (EOS), so completions could never stop.",
@@ -159,7 +159,7 @@ def load_model(
             output_loading_info=True,
         )  # fmt: skip
     except UNUSABLE as error:
-        raise ModelError(f"{path}: no model could be loaded ({_first_line(error)}).") from error
+        raise ModelError(f"{path}: no model could be loaded ({first_line(error)}).") from error
     _check_whole(path, module, found)
     rows = module.get_input_embeddings().weight.shape[0]
     size = max(tokenizer.get_vocab().values(), default=-1) + 1
@@ -207,11 +207,6 @@ def _check_whole(path: Path, module: nn.Module, found: Mapping[str, Any]) -> Non
             raise ModelError(f"{path}: its weights are damaged: {name} holds NaN or infinity.")
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[Path]:
     """Where to write a model's folder, which takes its name at the end: whole or not at all.
@@ -225,9 +220,7 @@ def written(path: Path) -> Iterator[Path]:
         yield temporary
         durable.place(temporary, path)
     except (OSError, SafetensorError) as error:
-        raise RunError(
-            f"{path}: the model could not be written ({_first_line(error)}).", "Is the disk full?"
-        ) from error
+        raise RunError(f"{path}: the model could not be written ({first_line(error)}).", "Is the disk full?") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

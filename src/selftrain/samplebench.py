@@ -15,7 +15,7 @@ from typing import Any
 from selftrain import guard
 from selftrain.bench import Bench
 from selftrain.judged import COMPLETIONS, accuracy_of, changed_fraction
-from selftrain.models import DTYPES, load_config
+from selftrain.models import DTYPES
 from selftrain.modelstore import ModelRef
 from selftrain.records import Completion, Problem, read_jsonl
 from selftrain.rundir import Figures, StageResult
@@ -39,7 +39,7 @@ class SampleBench(Bench):
         super().prepare()
         if (self.rundir.path / "0-base").exists():
             return  # it was checked when the run began
-        model = load_config(self.base.path, self.config.compute.trust_remote_code)
+        model = self.model_config
         shapes, dtype, device = list(self._shapes()), DTYPES[self.models.precision], self.models.device
         for shape in shapes:
             check_positions(model, shape.prompt_tokens, shape.new_tokens)

@@ -7,30 +7,21 @@ it (digits up to 4 lead to an operator, those from 5 on to the `=`).
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
 
 from selftrain.config import PromptConfig
 from selftrain.data.arithmetic import problems
-from selftrain.models import LanguageModel, is_encoder_decoder, load_model
+from selftrain.models import LanguageModel, is_encoder_decoder
 from selftrain.prompts import Codec
 from selftrain.sampling.base import Generated, Request, SamplingParams
 from selftrain.sampling.engine import Engine
-from selftrain.toy import make_toy
 from tests.sampling.teacher import free_tokens_that_are_not_the_best
 
 GREEDY = SamplingParams(temperature=0.0, top_k=0, top_p=1.0, max_new_tokens=48, calculator=True)
 TOLERANCE = 1e-4  # of logits of about 10: two that lie nearer may be taken for each other
 FIRST, LAST, OPERATORS = tuple("01234"), tuple("56789"), tuple("+-*")
-
-
-@pytest.fixture(scope="module", params=["random-llama", "random-t5"])
-def toy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, device: str) -> LanguageModel:
-    folder: Path = tmp_path_factory.mktemp(request.param)
-    make_toy(request.param, folder, seed=5)
-    return load_model(folder, digest="toy", device=device)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,13 +11,12 @@ from selftrain.calculator.expression import canonical
 from selftrain.calculator.forcing import forced_spans
 from selftrain.config import PromptConfig
 from selftrain.data.arithmetic import problems
-from selftrain.models import LanguageModel, is_encoder_decoder, load_model
+from selftrain.models import LanguageModel, is_encoder_decoder
 from selftrain.prompts import Codec
 from selftrain.sampling.base import Generated, Request, SamplingParams
 from selftrain.sampling.draw import filtered_probabilities
 from selftrain.sampling.engine import Engine
 from selftrain.seeding import derive_seed, uniforms
-from selftrain.toy import make_toy
 
 NEW_TOKENS = 56
 MIN_CALLS = 1.5  # a completion: as many as a model that works step by step writes
@@ -27,13 +24,6 @@ BIAS = {
     style: {opening: 6.0, "=": 6.0, **dict.fromkeys("0123456789", 5.0), **dict.fromkeys("+-*", 4.0)}
     for style, opening in (("angle", "<<"), ("bracket", "["))
 }
-
-
-@pytest.fixture(scope="module", params=["random-llama", "random-t5"])
-def toy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, device: str) -> LanguageModel:
-    folder: Path = tmp_path_factory.mktemp(request.param)
-    make_toy(request.param, folder, seed=5)
-    return load_model(folder, digest="toy", device=device)
 
 
 @pytest.fixture(scope="module")

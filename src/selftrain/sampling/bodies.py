@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from selftrain.errors import ModelError
+from selftrain.errors import ModelError, first_line
 from selftrain.hardware import is_out_of_memory
 from selftrain.models import SLIDING, attention_spans, head_logits
 from selftrain.sampling.cache import Batch, SlotCache
@@ -185,6 +185,6 @@ def _why_not_causal(module: Any) -> str:
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     off = float((plain - stored).abs().max() / plain.abs().max())
     return "" if off <= torch.finfo(weight.dtype).eps ** 0.5 else f"its logits are off by {off:.2g} of the largest"

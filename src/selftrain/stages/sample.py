@@ -120,8 +120,13 @@ def _counted(completions: Sequence[Completion]) -> Figures:
 
 def _found_there(folder: Path, num_shards: int) -> tuple[int, list[int]]:
     """Completions in the shards that are finished already, and the numbers of those that are damaged."""
-    num_there = sum(len(read_shard(folder, number) or ()) for number in range(num_shards))
-    return num_there, [number for number in range(num_shards) if is_damaged(folder, number)]
+    num_there, damaged = 0, []
+    for number in range(num_shards):
+        shard = read_shard(folder, number)
+        num_there += len(shard or ())
+        if shard is None and is_damaged(folder, number):
+            damaged.append(number)
+    return num_there, damaged
 
 
 def _found(completions: Sequence[Completion]) -> str:
