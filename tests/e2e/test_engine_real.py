@@ -4,7 +4,8 @@ against vLLM, and first tokens against the softmax.
 SmolLM2-135M is used where its weights are on this machine already (tests download nothing); worked examples in the
 prompt make it write annotations. The encoder-decoder has Flan-T5-small's shape and random weights.
 
-    SELFTRAIN_TEST_PROMPTS=800              # other than 200 questions; a quarter of them behind worked examples
+    SELFTRAIN_TEST_PROMPTS=20               # other than 200 questions
+    SELFTRAIN_TEST_WORKED=200               # other than 50 behind worked examples, with the calculator
     SELFTRAIN_VLLM_PYTHON=ENV/bin/python    # vLLM's environment; without it vLLM is looked for in this one
 """
 
@@ -36,7 +37,9 @@ from selftrain.toy import make_toy
 from selftrain.weights import find_local
 from tests.sampling.teacher import free_tokens_that_are_not_the_best, plain_logits
 
-NUM_PROMPTS, NEW_TOKENS, SAMPLES = int(os.environ.get("SELFTRAIN_TEST_PROMPTS", "200")), 24, 2
+NUM_PROMPTS = int(os.environ.get("SELFTRAIN_TEST_PROMPTS", "200"))
+NUM_WORKED = int(os.environ.get("SELFTRAIN_TEST_WORKED", "50"))
+NEW_TOKENS, SAMPLES = 24, 2
 GREEDY = SamplingParams(temperature=0.0, top_k=0, top_p=1.0, max_new_tokens=NEW_TOKENS, calculator=False)
 LOGIT_TOLERANCE = 1e-4  # a first difference is allowed only where the two best logits lie so near
 VLLM_TOLERANCE = 1e-3  # the same, for other kernels that add up in another order
@@ -167,7 +170,7 @@ def calculating(smollm2: LanguageModel, questions: list[str]) -> tuple[Codec, li
     codec = Codec.build(smollm2.tokenizer, WORKED, False)
     asked = [
         Request(f"q{number}", 0, codec.prompt(question), derive_seed("real", number))
-        for number, question in enumerate(sorted(questions, key=len)[::4])
+        for number, question in enumerate(sorted(questions, key=len)[:: max(1, len(questions) // NUM_WORKED)])
     ]
     outputs = Engine(smollm2, num_slots=64, style=codec.style, tables=codec.tables).generate(asked, CALCULATING)
     calls = sum(output.calls for output in outputs) / len(outputs)

@@ -1,4 +1,5 @@
-"""The whole loop in two processes on the CPU: the samples of one process, and its models but for rounding."""
+"""The whole loop in two processes on the CPU, started by accelerate or by torchrun: the samples of one process, and its
+models but for rounding."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,16 @@ SETTINGS = [
 ]
 
 
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+ACCELERATE = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=0")
+
+
 def launch(
-    out: Path, environment: dict[str, str], num_processes: int, *settings: str, recipe: str = "smoke"
+    out: Path, environment: dict[str, str], launcher: Sequence[str] = (), *settings: str, recipe: str = "smoke"
 ) -> subprocess.CompletedProcess[str]:
     command = ["-m", "selftrain", "run", recipe, *SETTINGS, *settings, "--out", str(out)]
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
     return subprocess.run(
-        [sys.executable, *(launcher if num_processes > 1 else []), *command],
+        [sys.executable, *launcher, *command],
         capture_output=True, text=True, timeout=300, env=environment, check=False,
     )  # fmt: skip
 
@@ -36,9 +40,9 @@ def launch(
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, cli_environment: Environment) -> dict[int, Path]:
     made = {}
-    for num_processes in (1, 2):
+    for num_processes, launcher in ((1, ()), (2, ACCELERATE)):
         out = tmp_path_factory.mktemp("processes") / "run"
-        done = launch(out, cli_environment(), num_processes)
+        done = launch(out, cli_environment(), launcher)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("On ") >= 1 and done.stderr.count("0-warmup/sft") >= 1
         made[num_processes] = out
@@ -94,7 +98,7 @@ def sets(run: Path) -> list[str]:
 
 def test_a_finished_run_is_found_finished_by_both(runs: dict[int, Path], cli_environment: Environment) -> None:
     before = os.stat(runs[2] / "1-iteration/sft/manifest.json").st_mtime_ns
-    assert launch(runs[2], cli_environment(), 2).returncode == 0
+    assert launch(runs[2], cli_environment(), TORCHRUN).returncode == 0
     assert os.stat(runs[2] / "1-iteration/sft/manifest.json").st_mtime_ns == before
 
 
@@ -105,9 +109,10 @@ SHORT = ["training.sft.max_steps=4", "training.dpo.max_steps=3", "data.test=[]",
 def test_sharded_weights_train_as_whole_ones(recipe: str, tmp_path: Path, cli_environment: Environment) -> None:
     """FSDP2 over two processes gives the losses and weights of one, gradient checkpointing included."""
     runs = {}
-    for number, settings in ((1, []), (2, ["training.sharded=true", "training.gradient_checkpointing=true"])):
+    sharded = ["training.sharded=true", "training.gradient_checkpointing=true"]
+    for number, launcher, settings in ((1, (), []), (2, TORCHRUN, sharded)):
         runs[number] = tmp_path / str(number)
-        done = launch(runs[number], cli_environment(), number, *SHORT, *settings, recipe=recipe)
+        done = launch(runs[number], cli_environment(), launcher, *SHORT, *settings, recipe=recipe)
         assert done.returncode == 0, done.stderr[-3000:]
     for stage in ("0-warmup/sft", "1-iteration/dpo", "1-iteration/sft"):
         one, two = (rows(run / stage / "train-log.jsonl") for run in runs.values())
