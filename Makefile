@@ -13,6 +13,7 @@ ARGS ?=
 SECONDS ?= 600
 PIP_ARGS ?=
 LOCKED := dev docs fuzz gym hub lock lora math sentencepiece
+COMMA := ,
 
 BIN := $(VENV)/bin
 BOUNDS := $(VENV)-bounds
@@ -20,7 +21,7 @@ INPUTS := pyproject.toml constraints.txt
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test torture fuzz bounds audit lock check docs format clean
+.PHONY: help run test torture fuzz bounds audit lock locked check docs format clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -57,6 +58,9 @@ audit: $(VENV)/.installed-lock ## Known vulnerabilities of what constraints.txt 
 lock: $(VENV)/.installed-lock ## Pin in constraints.txt what has no pin yet; pins that are there stay (ARGS=--upgrade: all anew)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11.5 --no-annotate --custom-compile-command 'make lock' \
 	  $(LOCKED:%=--extra %) $(ARGS) --output-file constraints.txt pyproject.toml
+
+locked: $(VENV)/.installed-dev ## Check that pip can install every extra that is pinned, together (nothing is installed)
+	$(INSTALL) --dry-run -e '.[$(subst $() ,$(COMMA),$(LOCKED))]'
 
 check: $(VENV)/.installed-dev ## Format, lint, strict types, layer test
 	$(BIN)/ruff format --check .
