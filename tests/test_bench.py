@@ -111,8 +111,8 @@ def test_changed_code_another_version_and_a_damaged_shard_are_in_the_report(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Engine, "generate", cut_off)
-        patch.setattr("selftrain.rundir.__version__", "0.0")
-        patch.setattr("selftrain.rundir.code_digests", lambda: {"old.py": "0"})
+        patch.setattr("selftrain.claim.__version__", "0.0")
+        patch.setattr("selftrain.claim.code_digests", lambda: {"old.py": "0"})
         api.run("smoke", ["sampling.shard_questions=2"], out=out, until=made)
     (out / made / "shards/shard-00000.jsonl").write_bytes(b"{")
     results = api.run("smoke", ["sampling.shard_questions=2"], out=out, until=made)

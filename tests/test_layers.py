@@ -33,9 +33,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("flex_trees", "native", "short_attention"),
     ("models",),
     (
-        "calculator", "card", "data", "guard", "identity", "judged", "labelling", "model_hub", "outfile", "pairing",
-        "pool", "prompts", "proposal", "recipe", "rundir", "sharing", "similarity", "smollm2", "spent", "stagefolder",
-        "toy", "verify", "weights",
+        "calculator", "card", "claim", "data", "guard", "identity", "judged", "labelling", "model_hub", "outfile",
+        "pairing", "pool", "prompts", "proposal", "recipe", "rundir", "sharing", "similarity", "smollm2", "spent",
+        "stagefolder", "toy", "verify", "weights",
     ),
     ("config", "cost", "durable", "errors", "evidence", "hardware", "locking", "metrics", "offline", "processes",
      "progress", "provenance", "records", "redaction", "seeding",

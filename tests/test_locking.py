@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from selftrain import locking
+from selftrain.claim import LOCK, take_lock
 from selftrain.errors import RunError
-from selftrain.rundir import LOCK, take_lock
 
 HOLDER = """
 import os, sys

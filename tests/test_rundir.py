@@ -229,10 +229,10 @@ def test_changed_code_is_named(tmp_path: Path, config: RunConfig, monkeypatch: p
         with RunDir.open(tmp_path / "run", config) as run:
             assert not run.noticed
     other = {**code_digests(), "pairing.py": "0", "study/new.py": "1"}
-    monkeypatch.setattr("selftrain.rundir.code_digests", lambda: other)
+    monkeypatch.setattr("selftrain.claim.code_digests", lambda: other)
     with RunDir.open(tmp_path / "run", config) as run:
         assert run.noticed == ["the code has changed since the last start: pairing.py differs, study/new.py is new"]
-    monkeypatch.setattr("selftrain.rundir.__version__", "99.0")
+    monkeypatch.setattr("selftrain.claim.__version__", "99.0")
     with RunDir.open(tmp_path / "run", config) as run:
         expected = f"the code has changed since the last start: selftrain {selftrain.__version__} there, 99.0 now"
         assert run.noticed == [expected]

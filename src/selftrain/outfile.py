@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import durable
+from selftrain.claim import LOCK, take_lock
 from selftrain.errors import RunError, listed
 from selftrain.records import write_jsonl
-from selftrain.rundir import LOCK, take_lock
 from selftrain.stagefolder import file_digest, read_json, write_json
 
 STARTED = "started.json"

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from selftrain.claim import take_lock
 from selftrain.durable import FAULTS
 from selftrain.errors import ConfigError
 from selftrain.isolate import is_isolated
 from selftrain.recipe import load_config
-from selftrain.rundir import take_lock
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 PROCESS = "compute.isolation=process"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from selftrain.claim import holds_work
 from selftrain.errors import ConfigError, RunError
 from selftrain.identity import identity
 from selftrain.plan.make import make_plan
 from selftrain.plan.text import compared_text, plan_text
 from selftrain.recipe import load_config
 from selftrain.report.files import RunFiles
-from selftrain.rundir import holds_work
 
 
 def plan_command(

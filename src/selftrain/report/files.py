@@ -17,12 +17,12 @@ from typing import Any
 
 import yaml
 
+from selftrain.claim import CONFIG, RUN, is_config
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError, RunError
 from selftrain.judged import COMPLETIONS
 from selftrain.recipe import config_from
 from selftrain.records import Completion, Example, Pair, Problem, read_jsonl
-from selftrain.rundir import CONFIG, RUN, is_config
 from selftrain.stagefolder import MANIFEST, damaged_outputs, is_weights, read_manifest, read_sealed
 from selftrain.training.steplog import read_steps
 
