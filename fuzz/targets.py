@@ -125,7 +125,9 @@ def numeric_answers(text: str) -> None:
     for found in (strict, flexible):
         assert found is None or (found.isascii() and len(found) <= numeric.MAX_ANSWER_CHARS)
         assert found is None or numeric.strict_answer(f"#### {found}") == found
+    numeric.states(text, "42")
     if flexible is not None:
+        assert numeric.states(f"It is {flexible} in all.", flexible) and not numeric.states("None.", flexible)
         assert _outcomes(flexible, text, "numeric") == ("unparsed" if strict is None else "right", "right")
     _outcomes("42", text, "numeric")
     _outcomes(text, text, "numeric")

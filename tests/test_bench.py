@@ -147,3 +147,17 @@ def test_what_was_halved_for_want_of_memory_is_in_the_report(tmp_path: Path, mon
     assert "out of memory in step 1; went on with training.micro_batch_tokens=" in trained[-1]
     with RunDir.open(out, load_config("smoke", ["method=sft", "training.sft.max_steps=1"])) as rundir:
         assert rundir.figures("0-warmup/sft")["notes"] == trained
+
+
+def test_a_run_warns_of_rationales_that_never_come_to_their_answer(tmp_path: Path) -> None:
+    rows = [
+        {"question": f"{n} nuts and 9 more?", "answer": n + 9 + (n == 12), "rationale": f"{n} + 9 = {n + 9} nuts"}
+        for n in range(10, 40)
+    ]
+    path = tmp_path / "my.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    own = f"data.train={{source: file, path: '{path}', take: 30}}"
+    results = api.run("smoke", [own], out=tmp_path / "run", until="data")
+    assert [(warning["stage"], warning["message"][:74]) for warning in results["warnings"]] == [
+        ("data", "1 of 30 rationales never come to their row's answer (my/3); a model learns")
+    ]

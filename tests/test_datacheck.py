@@ -87,6 +87,27 @@ def test_a_rationale_that_ends_in_another_expression_fails(write: Write) -> None
     assert [(f.problem_id, f.expected, f.found) for f in checked.rationales] == [("my/3", "7", "8")]
 
 
+def test_a_rationale_that_never_comes_to_its_answer_is_shown(write: Write) -> None:
+    path = write(
+        {"question": "a?", "answer": 36, "rationale": "Together they have 18 + 17 = 35 apples."},
+        {"question": "b?", "answer": "-1,200", "rationale": "He owes 600 + 600 = 1200, so he has -1200."},
+        {"question": "c?", "answer": 5, "rationale": "2 + 3 = <<2+3=5>>5, of 9 in all."},
+    )
+    checked = check(path)
+    assert checked.ok and [row.id for row in checked.unreached] == ["my/1"]
+    text = checked.text()
+    assert "gold rationales that pass: 3 of 3" in text
+    assert "worth a look: 1 rationales never come to their row's answer" in text
+    assert "18+17=35>>35 apples.', answer '36'" in text
+
+
+def test_rows_with_an_earlier_question_are_counted(write: Write) -> None:
+    rows = [{"question": text, "answer": 5} for text in ("A b?", "c?", " a  B?", "a b?")]
+    assert "rows with the question of an earlier row: 2" in check(write(*rows)).text()
+    assert check(write(*rows), rows=2).num_repeated == 0
+    assert "earlier row" not in check(write(*rows), rows=2).text()
+
+
 def test_only_some_rows_and_named_columns(write: Write) -> None:
     path = write(*({"text": f"{n}?", "gold value": n, "kind": "x"} for n in range(5)))
     fields = ["question=text", "answer=gold value"]

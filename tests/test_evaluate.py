@@ -14,8 +14,8 @@ import pytest
 
 from selftrain import evaluate
 from selftrain.config import PromptConfig
-from selftrain.errors import DataError
-from selftrain.records import Completion, Problem, Verdict, read_jsonl
+from selftrain.errors import DataError, RunError
+from selftrain.records import Completion, Problem, Verdict, read_jsonl, write_jsonl
 
 
 @dataclasses.dataclass
@@ -116,6 +116,24 @@ def test_long_prompts_are_left_out_and_counted(tutor: StubTutor, write: Callable
         evaluate.evaluate_sets("m", [write(long, name="long")])
 
 
+def test_questions_that_the_model_s_run_trained_on_are_named(
+    tutor: StubTutor, write: Callable[..., str], tmp_path: Path
+) -> None:
+    data = tmp_path / "run/data"
+    data.mkdir(parents=True)
+    write_jsonl(data / "train.jsonl", [Problem("t/1", "Two and  two?", "4", None)])
+    write_jsonl(data / "unlabelled.jsonl", [Problem("t/2", "One and one?", "2", None)])
+    old = write({"question": "two and two?", "answer": 4}, {"question": "One and one?", "answer": 2}, name="old")
+    new = write({"question": "Six and one?", "answer": 7}, name="new")
+    mixed = write({"question": "Six and one?", "answer": 7}, {"question": "One and one?", "answer": 2}, name="mixed")
+    sets = [old, new, mixed]
+    assert evaluate.evaluate_sets(str(tmp_path / "run/model"), sets).splitlines()[-2:] == [
+        "warning: 2 of 2 questions of old were trained on: this is no test on new ones",
+        "warning: 1 of 2 questions of mixed were trained on: this is no test on new ones",
+    ]
+    assert "trained" not in evaluate.evaluate_sets(str(tmp_path / "elsewhere/model"), sets)
+
+
 def test_completions_are_written_with_the_name_of_their_set(
     tutor: StubTutor, write: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -124,6 +142,16 @@ def test_completions_are_written_with_the_name_of_their_set(
     rows = read_jsonl(tmp_path / "out.jsonl", Completion)
     assert [row.stage for row in rows] == ["evaluate/my"] * 2 + ["evaluate/my-2"] * 2
     assert [row.strict.outcome for row in rows if row.strict] == ["right", "wrong"] * 2
+
+
+@pytest.mark.parametrize(("name", "message"), [("there.jsonl", "is there already"), ("no/x.jsonl", "no folder")])
+def test_completions_are_written_over_nothing_and_that_is_said_before_anybody_is_asked(
+    tutor: StubTutor, write: Callable[..., str], tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "there.jsonl").write_text("precious")
+    with pytest.raises(RunError, match=message):
+        evaluate.evaluate_sets("m", [write(*ROWS)], out=tmp_path / name)
+    assert tutor.asked == [] and (tmp_path / "there.jsonl").read_text() == "precious"
 
 
 @pytest.mark.parametrize(

@@ -170,8 +170,9 @@ def test_a_file_is_made_once_and_not_over_another(folder: Path, tmp_path: Path) 
     assert manifest["identity"]["stage"] == "1-iteration/pair" and manifest["rows"] == len(rows_of(file))
     assert manifest["licences"] == {"arithmetic": "none needed: made up by selftrain"}
     before = file.stat().st_mtime_ns
-    export(folder, "pairs", out=file)
-    assert file.stat().st_mtime_ns == before
+    told: list[str] = []
+    export(folder, "pairs", out=file, say=told.append)
+    assert file.stat().st_mtime_ns == before and told == [f"{file} is finished already: nothing to do."]
     with pytest.raises(RunError, match=r"otherwise: format \('trl' there, 'messages' asked\)"):
         export(folder, "pairs", "messages", out=file)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["pairs.jsonl", "pairs.jsonl.manifest.json"]

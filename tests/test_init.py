@@ -17,13 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selftrain import cli
+from selftrain.data import load
 from selftrain.data.arithmetic import problems
 from selftrain.data.assemble import assemble
-from selftrain.errors import ConfigError, DataError
+from selftrain.errors import ConfigError, DataError, ModelError
 from selftrain.init import MIN_ROWS, init
 from selftrain.inityaml import quoted
 from selftrain.proposal import propose, writing
 from selftrain.recipe import load_config
+from selftrain.verify import open_verifier
 
 Rows = list[dict[str, Any]]
 TOY = "random-llama"
@@ -86,6 +88,9 @@ def test_equal_questions_are_counted_once() -> None:
     (test,) = found.tests.values()
     texts = [p.question.lower() for p in (*found.train, *found.unlabelled)] + sorted({p.question.lower() for p in test})
     assert len(texts) == len(set(texts)) and len(texts) <= 20
+    more = 30 - sum(map(len, (found.train, found.unlabelled, test)))
+    assert more > 0 and f"left out: {more} rows with the question of another row" in started.text
+    assert "left out" not in init(write(rows), Path("once.yaml"), model="a/b").text
 
 
 def test_fewer_rows_for_a_first_try() -> None:
@@ -145,11 +150,47 @@ def test_two_writings_in_one_file_are_refused_with_counts() -> None:
     rows[12]["answer"] = "B"
     with pytest.raises(DataError, match="in one file: 19 number, 1 letter; the first letter stands at .*line 13") as no:
         init(write(rows), model="a/b")
-    assert "--verify" in str(no.value.hint) and not Path("mine.yaml").exists()
+    assert "--verify MODULE:FUNCTION" in str(no.value.hint) and not Path("mine.yaml").exists()
     rows[12]["answer"] = "2+2=4\n#### 4"
-    with pytest.raises(DataError, match="19 number, 1 number after ####"):
+    with pytest.raises(DataError, match="19 number, 1 number after ####") as no:
         init(write(rows), model="a/b")
+    assert "--verify numeric" in str(no.value.hint)
     assert init(write(rows), verify="numeric", model="a/b").config.data.train.verify == "numeric"
+
+
+def test_numbers_with_and_without_a_unit_are_read_as_the_hint_says() -> None:
+    rows = made_up(20)
+    rows[12]["answer"] = f"{rows[12]['answer']} km/h"
+    with pytest.raises(DataError, match=r"19 number, 1 text with a number; .* line 13 \('[0-9]+ km/h'\)") as no:
+        init(write(rows), model="a/b")
+    hint = str(no.value.hint)
+    assert "without units" in hint and "--verify" not in hint and "--field worked=COLUMN" in hint
+    data = init(write(rows), model="a/b", fields=["worked=answer"]).config.data
+    answers = {problem.id: problem.answer for problem in load(data.train).problems}
+    assert answers["my/13"] == rows[12]["answer"].split()[0] and len(answers) == 20
+
+
+def test_without_math_verify_the_row_that_asks_for_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selftrain.verify.symbolic.PACKAGE", "no_such_package")
+    open_verifier.cache_clear()
+    rows = made_up(20)
+    rows[3]["answer"] = "1.234,50"
+    with pytest.raises(ConfigError, match=r"19 number, 1 formula; the first formula .* line 4 \('1\.234,50'\)\.") as no:
+        init(write(rows), model="a/b")
+    assert "needs the package `math-verify`" in no.value.message and "write these alone" in str(no.value.hint)
+    with pytest.raises(ConfigError, match="^verify: symbolic needs") as no:
+        init("my.jsonl", model="a/b", verify="symbolic")
+    assert "alone" not in str(no.value.hint)
+
+
+def test_a_row_without_an_answer_is_named_where_it_has_a_rationale() -> None:
+    rows = made_up(20)
+    rows[4]["answer"] = None
+    with pytest.raises(DataError, match=r"my\.jsonl, line 5: expected an answer in 'answer', got none"):
+        init(write(rows), model="a/b")
+    rows[4]["rationale"] += f"\n#### {made_up(20)[4]['answer']}"
+    with pytest.raises(DataError, match="19 number, 1 number after ####; the first number after .* line 5"):
+        init(write(rows), model="a/b")
 
 
 def test_gold_answers_are_proved_before_anything_is_written() -> None:
@@ -196,6 +237,22 @@ def test_a_file_that_is_there_is_kept() -> None:
     for out, said in (("mine.yml/x.yaml", "no folder"), ("mine.txt", "ends in .yaml")):
         with pytest.raises(ConfigError, match=said):
             init(data, Path(out), model="a/b")
+
+
+def test_the_problems_are_looked_for_before_the_file_to_make() -> None:
+    Path("mine.yaml").write_text("precious", encoding="utf-8")
+    with pytest.raises(DataError, match=r"nowhere\.jsonl: expected a file of rows"):
+        init("nowhere.jsonl", model="a/b")
+
+
+@pytest.mark.parametrize(
+    ("model", "hint"),
+    [("random-lama", "Did you mean random-llama?"), ("no/such/folder", "Name a folder")],
+)
+def test_a_name_that_no_model_can_have_is_refused(model: str, hint: str) -> None:
+    with pytest.raises(ModelError, match=f"{model}: expected a model folder, a hub name") as caught:
+        init(write(made_up(12)), model=model)
+    assert str(caught.value.hint).startswith(hint) and not Path("mine.yaml").exists()
 
 
 def test_csv_json_and_parquet_give_the_same_sets() -> None:
@@ -276,7 +333,7 @@ def test_no_name_breaks_the_yaml(file: str, question: str, answer: str) -> None:
         rows = [{question: f"{n} what?", answer: n, "rationale": f"{n}"} for n in range(MIN_ROWS)]
         Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         out = Path(folder) / "out.yaml"
-        started = init(path, out, fields=[f"question={question}", f"answer={answer}"], model=file.strip() or "m")
+        started = init(path, out, fields=[f"question={question}", f"answer={answer}"], model="a/b")
         config = load_config(str(out))
         assert config == started.config
         assert config.data.train.path == path == config.data.test[0].path
@@ -296,6 +353,8 @@ def test_quoted_texts_come_back(text: str) -> None:
 def test_how_one_answer_is_written() -> None:
     assert writing("x") == ("", "letter") and writing("2x") == ("", "formula")
     assert writing("7 pens") == ("", "text with a number") and writing("#### 7 pens") == ("####", "text with a number")
+    assert writing("24 km/h") == writing("1 1/2 cm") == ("", "text with a number")
+    assert writing("2 pi") == writing("24 m/s") == writing("1 or 2") == ("", "formula")
     assert writing("\\text{even}") == ("", "formula") and writing("yes") == ("", "text")
     with pytest.raises(DataError, match="no verifier reads: 1 text with a number after ####"):
         propose([("here", "#### 7 pens")])
@@ -321,8 +380,9 @@ def test_limits_let_rows_in_as_far_as_the_model_can() -> None:
     assert config.prompt.max_prompt_tokens + config.sampling.max_new_tokens == 256, "the positions of the toy"
     assert config.sampling.max_new_tokens == config.training.max_target_tokens
     rows[7]["question"] += " Think" * 400
-    config = init(write(rows), Path("long.yaml"), model=TOY).config
-    assert config.data.over_limit == "drop"
+    started = init(write(rows), Path("long.yaml"), model=TOY)
+    assert started.config.data.over_limit == "drop"
+    assert "1 of these rows are longer, and are left out: my/8" in started.text.splitlines()
     assert "1 rows are longer than the limits" in Path("long.yaml").read_text(encoding="ascii")
     unseen = init(write(rows), Path("unseen.yaml"), model="some/model").config
     assert unseen.data.over_limit == "drop" and unseen.prompt.max_prompt_tokens == 1024

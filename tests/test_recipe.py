@@ -70,6 +70,17 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
         load_config("smok")
 
 
+def test_an_unknown_file_names_the_nearest_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.yaml", "mine.txt"):
+        Path(name).write_text("name: mine", encoding="utf-8")
+    for asked in ("mine.yml", "./mine.yml", "mine"):
+        with pytest.raises(ConfigError, match=r"Did you mean 'mine\.yaml'"):
+            load_config(asked)
+    with pytest.raises(ConfigError, match="Give one of these names"):
+        load_config("no/such/folder.yml")
+
+
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match="not valid YAML"):

@@ -91,6 +91,8 @@ class Bench:
             },
             work=lambda folder: run_data(folder, self.config, self.codec, self.progress),
         )
+        for note in result.figures.get("notes", ()):
+            self.warn(note, "data")
         self.sets = load_sets(result.folder)
         self.data_digest = result.digest
         self._brought = self._bring()

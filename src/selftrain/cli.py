@@ -17,19 +17,20 @@ from selftrain.errors import UserError
 from selftrain.offline import go_offline
 from selftrain.report.text import clean_lines
 from selftrain.studycommand import study
-from selftrain.subcommands import FIELD_HELP, VERIFY_HELP, compare, data_app, doctor, push, recipes_app
+from selftrain.subcommands import FIELD_HELP, VERIFY_HELP, Guided, compare, data_app, doctor, push, recipes_app, report
 from selftrain.terminal import say
 
 INTERRUPTED = 130  # exit code of a command stopped by Ctrl-C
 
 app = typer.Typer(
+    cls=Guided,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Make a small language model reason better by training it on its own checked answers.\n\n\b\n"
-    "Start here:  selftrain run quickstart   (a real 135 M model, offline, minutes on a laptop)\n"
+    "Start here:  selftrain run quickstart   (a real 135 M model; fetches 93 to 270 MB once)\n"
     'Then:        selftrain ask runs/quickstart/model "6 boxes of 7 pens. How many pens?"\n'
     "Your own:    selftrain init --data my.jsonl   (writes a run's YAML for your problems)",
 )
@@ -59,7 +60,7 @@ def run(
         str | None, typer.Option(help="Stop when this stage is done: 1-iteration/pair, or 0-warmup for all of it.")
     ] = None,
 ) -> None:
-    """Train a model on its own checked answers, or go on with a run that was cut off.
+    """Train a model on its own checked answers, or go on with a run.
 
     Examples:
 
@@ -93,7 +94,7 @@ def init(
     verify: Annotated[str | None, typer.Option(help=f"{VERIFY_HELP} Default: by how answers are written.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
-    """Look at your problems and write a run's YAML, with the reason for every value.
+    """Look at your problems and write a run's YAML, with its reasons.
 
     Examples:
 
@@ -116,7 +117,7 @@ def plan(
     measure: Annotated[bool, typer.Option(help="Let matrix products run for half a second: gives the hours.")] = True,
     processes: Annotated[int, typer.Option(min=1, help="Processes that share the weights (training.sharded).")] = 1,
 ) -> None:
-    """Say what a run will take before it starts; of a finished run, how far off that was.
+    """Say what a run will take before it starts. Of a finished run, say how far off that was.
 
     Examples:
 
@@ -135,9 +136,15 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     calculator: Annotated[bool, typer.Option(help="Compute <<...>> annotations while decoding.")] = True,
 ) -> None:
-    """Answer one question and show what the calculator computed."""
-    from selftrain.use import computed_calls, open_model
+    """Answer one question and show what the calculator computed.
 
+    Example:
+
+      selftrain ask runs/quickstart/model "6 boxes of 7 pens. How many pens?"
+    """
+    from selftrain.use import check_question, computed_calls, open_model
+
+    check_question(question)
     tutor = open_model(model, say=say)
     completion = tutor.ask(question, calculator=calculator)
     print(clean_lines(completion.text))
@@ -153,9 +160,14 @@ def evaluate(
     verify: Annotated[str, typer.Option(help=VERIFY_HELP)] = "numeric",
     field: Annotated[list[str] | None, typer.Option(help=FIELD_HELP)] = None,
     calculator: Annotated[bool, typer.Option(help="Compute <<...>> annotations while decoding.")] = True,
-    out: Annotated[Path | None, typer.Option(help="Write the judged completions there, as JSONL.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A new file for the judged completions, as JSONL.")] = None,
 ) -> None:
-    """Accuracy of a model on sets of problems, strict and flexible extraction side by side."""
+    """Accuracy of a model on sets of problems. Strict and flexible extraction side by side.
+
+    Example:
+
+      selftrain evaluate runs/quickstart/model --data my-test.jsonl
+    """
     from selftrain.evaluate import evaluate_sets
     from selftrain.terminal import make_progress
 
@@ -199,7 +211,7 @@ def sample(
         str, typer.Option(help="What draws: engine (ours), or vllm (its extra; large models on GPUs).")
     ] = "engine",
 ) -> None:
-    """Sample K completions of every problem into a JSONL file, with verdicts where there are answers.
+    """Sample K completions of every problem into a JSONL file. Problems with answers get verdicts.
 
     Examples:
 
@@ -230,7 +242,9 @@ def export(
     iteration: Annotated[int | None, typer.Option(help="Which one; default: the newest. 0: the warm-up's.")] = None,
     out: Annotated[Path | None, typer.Option(help="The JSONL file to make, whole or not at all; else stdout.")] = None,
 ) -> None:
-    """Write a run's pairs or training examples for TRL, axolotl or LLaMA-Factory.
+    """Write a run's pairs or training examples for other trainers.
+
+    TRL, axolotl and LLaMA-Factory read them (docs/guide/export.md).
 
     Examples:
 
@@ -259,28 +273,7 @@ app.command()(study)
 app.command()(push)
 
 
-@app.command()
-def report(
-    run_folder: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
-    markdown: Annotated[Path | None, typer.Option(help="Write the tables there too, as a Markdown page.")] = None,
-    figure: Annotated[Path | None, typer.Option(help="Write the first test set's accuracies there, as SVG.")] = None,
-    archive: Annotated[
-        Path | None,
-        typer.Option(help="Pack all that reports are made of there (tar.gz), without any data set's text."),
-    ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the tables into that folder too, one CSV file each.")] = None,
-    serve: Annotated[bool, typer.Option("--serve", help="Show the page at 127.0.0.1 while the run goes on.")] = False,
-    port: Annotated[int | None, typer.Option(help="Port of --serve; 0 takes any free one, default 8008.")] = None,
-) -> None:
-    """Make results.json and report.html again from the run folder's files alone."""
-    from selftrain.report.command import make_report, serve_report
-
-    if serve:
-        serve_report(run_folder, port, any((markdown, figure, archive, csv)), say)
-    else:
-        make_report(run_folder, markdown=markdown, figure=figure, archive=archive, csv=csv, say=say)
-
-
+app.command()(report)
 app.command()(compare)
 app.command()(doctor)
 

@@ -4,7 +4,8 @@
     print(checked.text(), checked.ok)
 
 The set is loaded as a run loads it. Each gold answer (as the line `#### answer`) and each gold rationale is judged by
-the verifier that would judge the model. Nothing is written.
+the verifier that would judge the model. A rationale whose steps never come to its answer is shown beside them; a set
+may have such rows. Nothing is written.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import dataclasses
 from collections.abc import Sequence
 
 from selftrain.data import load
-from selftrain.data.gold import GoldFailure, answer_line, gold_failure
+from selftrain.data.gold import GoldFailure, answer_line, gold_failure, unreached
 from selftrain.errors import DataError
 from selftrain.evaluate import mapped_fields, parse_spec
 from selftrain.records import Problem
 from selftrain.report.text import clean
+from selftrain.similarity import normalise_question
 from selftrain.verify import expected_answers, open_verifier
 from selftrain.verify.formats import count_formats, formats_text
+from selftrain.verify.numeric import MARK
 
 FAILURES_SHOWN = 20
 VALUE_CHARS = 60
@@ -35,8 +38,10 @@ class Checked:
     num_rationales: int
     formats: dict[str, int]
     skipped: dict[str, int]
+    num_repeated: int
     answers: tuple[GoldFailure, ...]
     rationales: tuple[GoldFailure, ...]
+    unreached: tuple[Problem, ...]
 
     @property
     def ok(self) -> bool:
@@ -51,12 +56,22 @@ class Checked:
             f"gold answers that pass: {self.num_rows - len(self.answers)} of {self.num_rows}",
             f"gold rationales that pass: {self.num_rationales - len(self.rationales)} of {self.num_rationales}",
             *(f"skipped: {count} rows, {reason}" for reason, count in self.skipped.items()),
+            *([f"rows with the question of an earlier row: {self.num_repeated}"] if self.num_repeated else []),
             *_listed("answer", self.answers),
             *_listed("rationale", self.rationales),
+            *self._unreached(),
         ]
         if not self.ok:
             lines.append(f"{expected_answers(self.verify)}, and each rationale must end in its row's answer.")
         return "\n".join(clean(line) for line in lines)
+
+    def _unreached(self) -> list[str]:
+        if not self.unreached:
+            return []
+        return [
+            f"worth a look: {len(self.unreached)} rationales never come to their row's answer",
+            *_cut([f"  {row.id}: {_end(row)!r}, answer {_short(row.answer)}" for row in self.unreached], "rationale"),
+        ]
 
 
 def check(data: str, *, verify: str = "numeric", rows: int | None = None, fields: Sequence[str] = ()) -> Checked:
@@ -86,8 +101,10 @@ def check(data: str, *, verify: str = "numeric", rows: int | None = None, fields
         num_rationales=len(explained),
         formats=loaded.formats or count_formats(row.rationale or row.answer or "" for row in loaded.problems),
         skipped=loaded.skipped,
+        num_repeated=len(problems) - len({normalise_question(problem.question) for problem in problems}),
         answers=_failures([(problem, answer_line(problem)) for problem in problems]),
         rationales=_failures([(problem, problem.rationale or "") for problem in explained]),
+        unreached=tuple(unreached(explained)),
     )
 
 
@@ -99,10 +116,20 @@ def _listed(what: str, failures: Sequence[GoldFailure]) -> list[str]:
     lines = [
         f"  {failure.problem_id}: {what}: expected {_short(failure.expected)}, "
         f"got {_short(failure.found)} ({failure.why})"
-        for failure in failures[:FAILURES_SHOWN]
+        for failure in failures
     ]
-    more = len(failures) - FAILURES_SHOWN
-    return [*lines, f"  and {more} more {what}s"] if more > 0 else lines
+    return _cut(lines, what)
+
+
+def _cut(lines: list[str], what: str) -> list[str]:
+    """The first of the lines, and how many more there are."""
+    more = len(lines) - FAILURES_SHOWN
+    return [*lines[:FAILURES_SHOWN], f"  and {more} more {what}s"] if more > 0 else lines
+
+
+def _end(problem: Problem) -> str:
+    """The end of a rationale, before the line that states the answer."""
+    return (problem.rationale or "").rpartition(MARK)[0].rstrip()[-VALUE_CHARS:]
 
 
 def _short(value: str | None) -> str:

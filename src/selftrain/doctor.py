@@ -170,7 +170,7 @@ def _weights() -> Check:
     if folder is not None:
         return Check(weights.SMOLLM2, True, f"in {folder}")
     return Check(
-        weights.SMOLLM2, None, "not on this machine yet", "`selftrain run quickstart` fetches it (93 to 270 MB)."
+        weights.SMOLLM2, None, "not on this machine yet", "`selftrain run quickstart` fetches it once (93 to 270 MB)."
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,13 @@ from selftrain.data import SOURCES, load, prove_gold
 from selftrain.data.gold import formats_of, gold_hint
 from selftrain.errors import DataError
 from selftrain.judged import FLEXIBLE, STRICT, right_by_problem
+from selftrain.outfile import check_new
 from selftrain.progress import Progress, Silent
-from selftrain.records import Completion, Problem, write_jsonl
+from selftrain.records import Completion, Problem, read_jsonl, write_jsonl
 from selftrain.report.accuracy import accuracy_of, counts
 from selftrain.report.text import clean, table
 from selftrain.report.wording import interval, percent
+from selftrain.similarity import normalise_question
 
 if TYPE_CHECKING:
     from selftrain.use import Tutor
@@ -46,7 +48,7 @@ def evaluate_sets(
     out: Path | None = None,
     progress: Progress | None = None,
 ) -> str:
-    """Evaluate a model on each set; the table as text.
+    """Evaluate a model on each set; the table as text, and a line for each set that the model was trained on.
 
     Args:
         model: a delivered model's folder, any local folder, a hub name, or `smollm2-135m`.
@@ -55,13 +57,16 @@ def evaluate_sets(
         verify: what judges the answers of all sets, as `DataSpec.verify`.
         fields: columns of all files, each as OURS=THEIRS ("question=prompt").
         calculator: compute annotations while decoding.
-        out: where to write the judged completions of all sets, as JSONL; `stage` names the set.
+        out: a new file for the judged completions of all sets, as JSONL; `stage` names the set.
         progress: hears of each set.
 
     Raises:
         DataError: a set that cannot be used, or rows without a usable answer.
         ModelError: a model that cannot be found or loaded.
+        RunError: `out` is there already, or cannot be written.
     """
+    if out is not None:
+        check_new(out)
     sets = load_named(data, take, verify, fields)
     from selftrain.use import open_model
 
@@ -75,7 +80,8 @@ def evaluate_sets(
         written += [dataclasses.replace(completion, stage=f"evaluate/{name}") for completion in completions]
     if out is not None:
         write_jsonl(out, written)
-    return "\n".join(clean(line) for line in table(HEADER, rows))
+    lines = [*table(HEADER, rows), *_seen_in_training(Path(model), sets)]
+    return "\n".join(clean(line) for line in lines)
 
 
 def load_named(
@@ -175,6 +181,26 @@ def _evaluate(
     right = sum(right_by_problem(completions).values())
     progress.end(f"{right} of {len(completions)} right")
     return completions
+
+
+def _seen_in_training(model: Path, sets: Mapping[str, Sequence[Problem]]) -> list[str]:
+    """A line for each set with questions that the model's run trained on, where its folder is a run's."""
+    files = [model.parent / "data" / name for name in ("train.jsonl", "unlabelled.jsonl")]
+    trained = {
+        normalise_question(problem.question)
+        for file in files
+        if file.is_file()
+        for problem in read_jsonl(file, Problem)
+    }
+    counts = {
+        name: sum(normalise_question(problem.question) in trained for problem in problems)
+        for name, problems in sets.items()
+    }
+    return [
+        f"warning: {count} of {len(sets[name])} questions of {name} were trained on: this is no test on new ones"
+        for name, count in counts.items()
+        if count
+    ]
 
 
 def _row(name: str, problems: Sequence[Problem], completions: Sequence[Completion]) -> list[str]:

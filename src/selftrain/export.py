@@ -107,7 +107,8 @@ def export(
         form: "trl" or "messages".
         iteration: which; default: the newest that is there. 0 are the warm-up's examples.
         out: the file to make, with its manifest beside it.
-        say: told of weights being fetched, where no tokenizer of the run is on this machine.
+        say: told of weights being fetched, where no tokenizer of the run is on this machine, and of a file that is
+            there already, as this would make it.
 
     Raises:
         ConfigError: an unknown kind or format, or a method that makes no pairs.
@@ -128,7 +129,9 @@ def export(
     rows = [*map(writer.pair, pairs), *map(writer.example, examples)]
     if target is not None:
         identity = {"what": what, "format": form, "stage": stage, "digest": run.manifests[stage]["digest"]}
-        if target.finished(identity) is None:
+        if target.finished(identity) is not None:
+            say(f"{target.path} is finished already: nothing to do.")
+        else:
             with target.open(identity):
                 account = {
                     "read_otherwise": writer.read_otherwise, "run": run.config.name, "version": __version__,

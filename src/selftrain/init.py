@@ -23,16 +23,17 @@ from selftrain.data import load
 from selftrain.data.assemble import Assembled, assemble, shuffled
 from selftrain.data.base import LoadedSet
 from selftrain.data.files import HUB, answer_text, column_names, find_columns, rows_of
-from selftrain.errors import ConfigError, DataError
+from selftrain.data.reading import open_path
+from selftrain.errors import ConfigError, DataError, listed
 from selftrain.evaluate import mapped_fields, parse_spec, set_name
 from selftrain.inityaml import Facts, quoted, recipe_yaml
 from selftrain.lengths import Reader, open_reader
 from selftrain.proposal import Proposal, propose
-from selftrain.recipe import config_from
+from selftrain.recipe import YAML_SUFFIXES, config_from
 from selftrain.report.text import clean
 from selftrain.similarity import normalise_question
 from selftrain.verify import open_verifier
-from selftrain.weights import SMOLLM2
+from selftrain.weights import SMOLLM2, check_name
 
 MIN_ROWS = 8
 MIN_LABELLED = 4
@@ -76,14 +77,18 @@ def init(
     Raises:
         ConfigError: a file that may not be written, or a verifier that cannot be had.
         DataError: a set that cannot be read or is too small, or answers that no one verifier accepts.
+        ModelError: a name that no model can have.
     """
-    _check_out(out, force)
     if rows is not None and rows < MIN_ROWS:
         raise DataError(f"--rows: expected at least {MIN_ROWS}, got {rows}.")
     _check_texts(data, model, *fields)
     spec = parse_spec(data).model_copy(update={"rationales": True, "fields": mapped_fields(fields), "name": None})
+    if spec.path is not None:
+        open_path(spec.path, "a file of rows with questions and answers")
+    check_name(model)
+    _check_out(out, force)
     spec, proposal = _proposed(spec, verify)
-    open_verifier(spec.verify)
+    _check_verifier(proposal, data, asked=verify is not None)
     loaded = load(spec)
     name = set_name(spec.path or spec.label)[:NAME_CHARS].rstrip("-._")
     sets = _draw(spec, loaded, f"{name}-held-out", rows)
@@ -99,7 +104,7 @@ def init(
 
 
 def _check_out(out: Path, force: bool) -> None:
-    if out.suffix not in (".yaml", ".yml"):
+    if out.suffix not in YAML_SUFFIXES:
         raise ConfigError(f"--out: expected a file that ends in .yaml, got {str(out)!r}.", "Such as --out mine.yaml.")
     if out.is_dir() or (out.exists() and not force):
         hint = "Name another file with --out." + ("" if out.is_dir() else " --force writes over it.")
@@ -138,6 +143,19 @@ def _proposed(spec: DataSpec, verify: str | None) -> tuple[DataSpec, Proposal]:
         column = columns.pop(ours)
         columns = {**columns, "worked": column}
     return spec.model_copy(update={"fields": columns, "verify": proposal.verify}), proposal
+
+
+def _check_verifier(proposal: Proposal, data: str, *, asked: bool) -> None:
+    """Refuse a verifier that cannot be had, with what speaks for it where nobody asked for it."""
+    try:
+        open_verifier(proposal.verify)
+    except ConfigError as error:
+        if asked:
+            raise
+        raise ConfigError(
+            f"{data}: {proposal.reason}. {error.message}",
+            f"Where all are numbers, write these alone (24, not 24 m/s; 1234.50, not 1.234,50). Else: {error.hint}",
+        ) from error
 
 
 def _draw(spec: DataSpec, loaded: LoadedSet, test_name: str, rows: int | None) -> DataConfig:
@@ -193,13 +211,26 @@ def _account(facts: Facts, loaded: LoadedSet, reader: Reader, config: RunConfig,
         *([f"columns: {columns}"] if columns else []),
         f"verify: {sets.train.verify} ({facts.reason})",
         f"sets: {len(found.train)} labelled, {len(found.unlabelled)} with answers only, {num_test} for the test",
-        *(_near_copies(found)),
+        *_equal_questions(loaded, found),
+        *_near_copies(found),
         reader.remark,
         f"limits: prompts {config.prompt.max_prompt_tokens} tokens, targets {config.training.max_target_tokens} "
         f"({facts.lengths.reason})",
+        *_over_limit(facts.lengths.over),
         *ending,
     ]
     return "\n".join(clean(line).encode("utf-8", "replace").decode() for line in lines)
+
+
+def _equal_questions(loaded: LoadedSet, found: Assembled) -> list[str]:
+    used = [*found.train, *found.unlabelled, *(problem for test in found.tests.values() for problem in test)]
+    asked = {normalise_question(problem.question) for problem in used}
+    more = sum(normalise_question(problem.question) in asked for problem in loaded.problems) - len(used)
+    return [f"left out: {more} rows with the question of another row"] if more else []
+
+
+def _over_limit(rows: Sequence[str]) -> list[str]:
+    return [f"{len(rows)} of these rows are longer, and are left out: {listed(rows, ROWS_SHOWN)}"] if rows else []
 
 
 def _near_copies(found: Assembled) -> list[str]:

@@ -64,8 +64,8 @@ def recipe_yaml(facts: Facts) -> str:
         else ["  # unlabelled: none; further questions with answers alone would go here"]
     )
     over = (
-        [f"  over_limit: drop  # {lengths.num_over} rows are longer than the limits below: left out and counted"]
-        if lengths.num_over
+        [f"  over_limit: drop  # {len(lengths.over)} rows are longer than the limits below: left out and counted"]
+        if lengths.over
         else []
     )
     lines = [

@@ -41,11 +41,11 @@ class Shown:
 
 @dataclasses.dataclass(frozen=True)
 class Lengths:
-    """Limits for a set of rows, in tokens, how many rows are over them, and how long the longest are, in words."""
+    """Limits for a set of rows, in tokens, the ids of the rows over them, and how long the longest are, in words."""
 
     max_prompt: int
     max_target: int
-    num_over: int
+    over: tuple[str, ...]
     reason: str
 
 
@@ -71,14 +71,17 @@ class Reader:
     def lengths(self, found: Assembled) -> Lengths:
         """Limits that let every row in, as far as the model's positions and `CAP` allow."""
         tests = [problem for problems in found.tests.values() for problem in problems]
-        prompts = [self._prompt(problem) for problem in (*found.train, *found.unlabelled, *tests)]
+        rows = [*found.train, *found.unlabelled, *tests]
+        prompts = [self._prompt(problem) for problem in rows]
         targets = [self._target(problem) for problem in found.train]
         max_prompt = min(CAP, max(PromptConfig().max_prompt_tokens, _up(max(prompts))))
         max_target = min(CAP, max(MIN_TARGET, _up(ROOM * max(targets))))
         if self.positions is not None and max_prompt + max_target > self.positions:
             max_target = min(max_target, max(self.positions // 2, self.positions - max_prompt))
             max_prompt = self.positions - max_target
-        over = sum(tokens > max_prompt for tokens in prompts) + sum(tokens > max_target for tokens in targets)
+        long = {row.id for row, tokens in zip(found.train, targets, strict=True) if tokens > max_target}
+        long |= {row.id for row, tokens in zip(rows, prompts, strict=True) if tokens > max_prompt}
+        over = tuple(row.id for row in rows if row.id in long)
         how = "the longest have" if self.codec is not None else "estimated from characters: at most"
         return Lengths(max_prompt, max_target, over, f"{how} {max(prompts)} and {max(targets)}")
 

@@ -53,18 +53,7 @@ class OutFile:
         Raises:
             RunError: no such folder, one that cannot be written to, or something there that this didn't make.
         """
-        folder = self.path.parent
-        if not folder.is_dir():
-            raise RunError(f"{self.path}: there is no folder {folder}.", f"Make it first: mkdir -p {folder}")
-        if self.path.exists() and not self.path.is_file():
-            raise RunError(f"{self.path}: expected a file to write, got a folder or device.", "Name a file with --out.")
-        try:
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise RunError(
-                f"{self.path}: nothing can be written into {folder} ({error.strerror}).", "Choose another --out."
-            ) from error
+        _check_folder(self.path)
         if self.path.exists() and _identity(self.manifest) is None:
             raise RunError(f"{self.path} is there already and has no manifest {self.manifest.name} beside it.", ANOTHER)
         if self.parts.exists() and not self._parts_are_ours():
@@ -129,6 +118,32 @@ class OutFile:
     def _remove_parts(self) -> None:
         if self._parts_are_ours():
             shutil.rmtree(self.parts, ignore_errors=True)
+
+
+def check_new(path: Path) -> None:
+    """See that a file which is made in one go can be written, and that none is there.
+
+    Raises:
+        RunError: one is there, or it cannot be written.
+    """
+    _check_folder(path)
+    if path.exists():
+        raise RunError(f"{path} is there already.", ANOTHER)
+
+
+def _check_folder(path: Path) -> None:
+    folder = path.parent
+    if not folder.is_dir():
+        raise RunError(f"{path}: there is no folder {folder}.", f"Make it first: mkdir -p {folder}")
+    if path.exists() and not path.is_file():
+        raise RunError(f"{path}: expected a file to write, got a folder or device.", "Name a file with --out.")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"{path}: nothing can be written into {folder} ({error.strerror}).", "Choose another --out."
+        ) from error
 
 
 def differences(there: Identity, asked: Identity) -> list[str]:

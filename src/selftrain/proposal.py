@@ -15,15 +15,16 @@ import re
 from collections.abc import Iterable, Mapping
 
 from selftrain.errors import DataError
-from selftrain.verify.extract import after_mark
+from selftrain.verify.extract import after_mark, last_boxed
 from selftrain.verify.formats import BOXED, answer_format, formats_text
-from selftrain.verify.numeric import MARK
+from selftrain.verify.numeric import MARK, parse_number
 
 FORMULA = "formula"
 FREE = "text with a number"
 MAX_FORMULA_CHARS = 200
-VERIFIERS = "numeric, choice, symbolic, or your own MODULE:FUNCTION"
-_READABLE = {"number": "numeric", "letter": "choice", FORMULA: "symbolic"}
+SHOWN_CHARS = 60
+NUMBER = "number"
+_READABLE = {NUMBER: "numeric", "letter": "choice", FORMULA: "symbolic"}
 _COMMAND = re.compile(r"\\(?:text|mathrm|mbox)\{[^{}]*\}|\\[A-Za-z]+")
 
 
@@ -45,19 +46,22 @@ def propose(answers: Iterable[tuple[str, str]]) -> Proposal:
     """
     places: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
     for place, text in answers:
-        places[writing(text)].append(place)
+        places[writing(text)].append(f"{place} ({_shown(text)})")
     counts = {_name(key): len(found) for key, found in sorted(places.items(), key=lambda item: -len(item[1]))}
     marks = {mark for mark, _ in places}
     kinds = {kind for _, kind in places}
-    if len(marks) > 1 or (len(kinds) > 1 and not (FORMULA in kinds and kinds <= _READABLE.keys())):
+    if len(marks) > 1 or (len(kinds) > 1 and _reads(kinds) is None):
         rare = min(places, key=lambda key: len(places[key]))
         raise DataError(
             f"{len(places)} ways of writing answers in one file: {formats_text(counts)}; the first {_name(rare)} "
             f"stands at {places[rare][0]}.",
-            f"Write them all one way, or split the file; if one verifier does read them all, name it: --verify "
-            f"({VERIFIERS}).",
+            _way_out(marks, kinds),
         )
-    return _of_one_writing(marks.pop(), kinds, counts)
+    found = _of_one_writing(marks.pop(), kinds, counts)
+    if found.verify != "symbolic":
+        return found
+    first = next(found[0] for key, found in places.items() if key[1] == FORMULA)
+    return dataclasses.replace(found, reason=f"{found.reason}; the first formula stands at {first}")
 
 
 def writing(text: str) -> tuple[str, str]:
@@ -79,7 +83,19 @@ def writing(text: str) -> tuple[str, str]:
 def _is_formula(text: str) -> bool:
     """Whether a short text holds no word: no three letters in a row but in commands."""
     plain = _COMMAND.sub(" ", text)
-    return 0 < len(text) <= MAX_FORMULA_CHARS and "\n" not in text and re.search(r"[A-Za-z]{3}", plain) is None
+    short = 0 < len(text) <= MAX_FORMULA_CHARS and "\n" not in text
+    return short and re.search(r"[A-Za-z]{3}", plain) is None and not _has_unit(text)
+
+
+def _has_unit(text: str) -> bool:
+    """Whether a text is a number and a unit of two letters or more, such as "24 km/h"."""
+    number, _, unit = text.strip().rpartition(" ")
+    return parse_number(number) is not None and re.match(r"(?!pi\b)[A-Za-z]{2}", unit) is not None
+
+
+def _shown(text: str) -> str:
+    """What stands in the place of the answer, cut."""
+    return repr((after_mark(text) or last_boxed(text) or text).strip()[:SHOWN_CHARS])
 
 
 def _name(key: tuple[str, str]) -> str:
@@ -88,14 +104,31 @@ def _name(key: tuple[str, str]) -> str:
 
 
 def _of_one_writing(mark: str, kinds: set[str], counts: Mapping[str, int]) -> Proposal:
-    if kinds <= _READABLE.keys():
-        verify = "symbolic" if FORMULA in kinds else _READABLE[min(kinds)]
+    verify = _reads(kinds)
+    if verify is not None:
         return Proposal(verify, False, counts, f"answers are written as: {formats_text(counts)}")
     if kinds == {FREE} and not mark:
         reason = f"answers are written as: {formats_text(counts)}; the last number of each is its answer"
         return Proposal("numeric", True, counts, reason)
-    raise DataError(
-        f"answers that no verifier reads: {formats_text(counts)}.",
-        f"Answers must be numbers, letters or formulas. If one verifier does read them, name it: --verify "
-        f"({VERIFIERS}).",
+    raise DataError(f"answers that no verifier reads: {formats_text(counts)}.", _way_out({mark}, kinds))
+
+
+def _reads(kinds: set[str]) -> str | None:
+    """The built-in verifier that reads answers of all these kinds."""
+    if FORMULA in kinds:
+        return "symbolic" if kinds <= _READABLE.keys() else None
+    return _READABLE.get(min(kinds)) if len(kinds) == 1 else None
+
+
+def _way_out(marks: set[str], kinds: set[str]) -> str:
+    """What to do about answers of several writings, or of one that no verifier reads."""
+    verify = _reads(kinds)
+    if verify is not None:
+        return f"Write them all one way, or name the verifier that reads them all: --verify {verify}."
+    if kinds <= {NUMBER, FREE}:
+        last = " If the last number of each is its answer: --field worked=COLUMN." if marks == {""} else ""
+        return f"Write the numbers alone, without units or words (24, not 24 apples).{last}"
+    return (
+        "Write them all as numbers, as letters or as formulas. A verifier of your own may read others: --verify "
+        "MODULE:FUNCTION."
     )

@@ -22,6 +22,8 @@ from selftrain.errors import ConfigError, nearest
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
+YAML_SUFFIXES = (".yaml", ".yml")
+
 
 def recipe_names() -> list[str]:
     """The recipes that come with the package."""
@@ -77,16 +79,22 @@ def shipped_text(name_or_path: str, what: str, folder: str) -> str:
     if name_or_path in known:
         return (resources.files("selftrain") / folder / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
+    if path.suffix in YAML_SUFFIXES and path.is_file():
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read ({error}).") from error
-    close = nearest(name_or_path, known)
+    close = nearest(name_or_path, [*known, *_beside(path)])
     raise ConfigError(
         f"No {what} or YAML file is called {name_or_path!r}; {folder}: {', '.join(known)}.",
         f"Did you mean {close!r}?" if close else "Give one of these names, or the path of a .yaml file.",
     )
+
+
+def _beside(path: Path) -> list[str]:
+    """The YAML files of the folder that a path names."""
+    entries = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    return [str(entry) for entry in entries if entry.suffix in YAML_SUFFIXES]
 
 
 def renamed(text: str, name: str) -> str:

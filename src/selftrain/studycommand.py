@@ -29,7 +29,7 @@ def study(
     ] = None,
     expect: Annotated[bool, typer.Option("--expect", help="The paper's figures too, where it has this base.")] = False,
 ) -> None:
-    """Carry out runs that differ in one thing, at several seeds, and compare them; or go on with it.
+    """Carry out runs that differ in one thing, and compare them.
 
     Examples:
 

@@ -6,11 +6,13 @@ See cli.py.
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from selftrain import durable
 from selftrain.errors import ConfigError
@@ -28,6 +30,21 @@ recipes_app = typer.Typer(
     no_args_is_help=False, help="The recipes that come with selftrain.", invoke_without_command=True
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at data before it is used.")
+
+
+class Guided(TyperGroup):
+    """Commands whose missing argument or option is told with the first example of their help."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """As typer does, with the example in the error's message."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            help_text = getattr(getattr(error, "ctx", None), "command", self).help or ""
+            example = re.search(r"^ *(selftrain .+)$", help_text, re.MULTILINE)
+            if example and getattr(error, "message", None) == "":  # of an error for something missing
+                error.message = f"Such as: {example[1]}"  # type: ignore[attr-defined]
+            raise
 
 
 @recipes_app.callback()
@@ -57,14 +74,14 @@ def recipes_cp(
     name: Annotated[str, typer.Argument(help="A recipe's name.")],
     file: Annotated[Path | None, typer.Argument(help="The file to make; default NAME.yaml here.")] = None,
 ) -> None:
-    """Copy a recipe into a file of your own, to change and run; the run is named as the file."""
-    from selftrain.recipe import recipe_text, renamed
+    """Copy a recipe into a file of your own, to change and run. The run is named as the file."""
+    from selftrain.recipe import YAML_SUFFIXES, recipe_text, renamed
 
     target = file or Path(f"{Path(name).stem}.yaml")
     text = renamed(recipe_text(name), target.stem)
     if target.exists():
         raise ConfigError(f"{target} is there already.", "Name another file.")
-    if target.suffix not in (".yaml", ".yml"):
+    if target.suffix not in YAML_SUFFIXES:
         raise ConfigError(f"{target}: expected a file that ends in .yaml.", "selftrain run reads no other.")
     durable.write(target, text.encode("utf-8"))
     print(target)
@@ -77,7 +94,7 @@ def data_check(
     rows: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
     field: Annotated[list[str] | None, typer.Option(help=FIELD_HELP)] = None,
 ) -> None:
-    """Judge a set's own gold answers and rationales by its verifier; exit code 1 where some fail."""
+    """Judge a set's own gold answers and rationales by its verifier. Exit code 1 where some fail."""
     from selftrain.datacheck import check
 
     checked = check(data, verify=verify, rows=rows, fields=field or ())
@@ -86,12 +103,33 @@ def data_check(
         raise typer.Exit(1)
 
 
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables there too, as a Markdown page.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Write the first test set's accuracies there, as SVG.")] = None,
+    archive: Annotated[
+        Path | None,
+        typer.Option(help="Pack all that reports are made of there (tar.gz), without any data set's text."),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the tables into that folder too, one CSV file each.")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Show the page at 127.0.0.1 while the run goes on.")] = False,
+    port: Annotated[int | None, typer.Option(help="Port of --serve; 0 takes any free one, default 8008.")] = None,
+) -> None:
+    """Make results.json and report.html again, from files alone."""
+    from selftrain.report.command import make_report, serve_report
+
+    if serve:
+        serve_report(run_folder, port, any((markdown, figure, archive, csv)), say)
+    else:
+        make_report(run_folder, markdown=markdown, figure=figure, archive=archive, csv=csv, say=say)
+
+
 def compare(
     run_a: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
     run_b: Annotated[Path, typer.Argument(help="Another one; differences are B minus A.")],
     out: Annotated[Path | None, typer.Option(help="The HTML page to write; default compare-A-B.html.")] = None,
 ) -> None:
-    """Compare the models of two runs on the test problems that both have, problem by problem."""
+    """Compare two runs' models on the test problems that both have."""
     from selftrain.report.command import make_comparison
 
     make_comparison(run_a, run_b, out, say=say)
@@ -101,7 +139,7 @@ def doctor(
     data: Annotated[Path | None, typer.Option(help="A folder of local data files to look for too.")] = None,
     online: Annotated[bool, typer.Option("--online", help="Ask the model hub too whether it answers.")] = False,
 ) -> None:
-    """What is installed, which device and precision would be used, and what can be reached."""
+    """What is installed, what would be used, what can be reached."""
     from selftrain.doctor import collect
 
     for check in collect(data, online=online):

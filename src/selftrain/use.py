@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 
 from selftrain.calculator.annotation import Style, find, value_of
 from selftrain.card import read_settings
-from selftrain.models import LanguageModel, is_encoder_decoder, load_model
+from selftrain.errors import DataError
+from selftrain.models import LanguageModel, is_encoder_decoder, load_model, max_positions
 from selftrain.progress import Progress, Silent
 from selftrain.prompts import Codec
 from selftrain.records import Completion, Problem
@@ -35,7 +36,19 @@ class Tutor:
     max_new_tokens: int
 
     def ask(self, question: str, *, calculator: bool = True) -> Completion:
-        """The greedy answer to one question."""
+        """The greedy answer to one question.
+
+        Raises:
+            DataError: an empty question, or one that leaves no room for an answer.
+        """
+        check_question(question)
+        length, limit = len(self.codec.prompt(question)), max_positions(self.model.module.config)
+        if limit is not None and length + self.max_new_tokens > limit:
+            raise DataError(
+                f"Expected a question of at most {limit - self.max_new_tokens} tokens with its template, got {length}: "
+                f"the model takes {limit}, and keeps {self.max_new_tokens} of them for its answer.",
+                "Shorten the question.",
+            )
         return self._answer([Problem("question", question)], calculator, Silent())[0]
 
     def evaluate(
@@ -80,6 +93,16 @@ class Tutor:
             )  # fmt: skip
             for problem, output in zip(problems, outputs, strict=True)
         ]
+
+
+def check_question(question: str) -> None:
+    """Refuse a question without text.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not question.strip():
+        raise DataError("Expected a question, got an empty text.", 'Such as "6 boxes of 7 pens. How many pens?"')
 
 
 def open_model(name: str, *, say: Callable[[str], None] = lambda _: None) -> Tutor:

@@ -31,6 +31,7 @@ SMOLLM2 = "smollm2-135m"
 BUILT_IN = (SMOLLM2, "random-llama", "random-t5")  # the random ones are made in toy.py
 SMOLLM2_REPO = "HuggingFaceTB/SmolLM2-135M-Instruct"
 INDEX = "model.safetensors.index.json"
+_OR_NAME = f"a hub name (owner/name), or {SMOLLM2}"
 
 Say = Callable[[str], None]
 
@@ -75,6 +76,18 @@ def resolve(model: str, *, cache_dir: Path | None = None, offline: bool = False,
     else:
         path, source = _from_hub(model, offline, say)
     return ResolvedWeights(path, model, source, weights_digest(path, cache))
+
+
+def check_name(model: str) -> None:
+    """Refuse what names no folder and cannot be a hub name, or is a built-in name misspelt. Asks no network.
+
+    Raises:
+        ModelError: with the nearest built-in, where one is near.
+    """
+    if model in BUILT_IN or user_path(model).is_dir() or find_local(model) is not None:
+        return
+    if not _HUB_NAME.fullmatch(model) or ("/" not in model and nearest(model.lower(), BUILT_IN)):
+        raise ModelError(f"{model}: expected a model folder, {_OR_NAME}; no such folder.", _hint(model))
 
 
 def find_local(model: str, *, cache_dir: Path | None = None) -> Path | None:
@@ -125,7 +138,7 @@ def _converted(cache: Path) -> Path | None:
 
 def _from_hub(model: str, offline: bool, say: Say) -> tuple[Path, str]:
     if not _HUB_NAME.fullmatch(model):
-        raise ModelError(f"{model}: expected a model folder, a hub name (owner/name) or {SMOLLM2}; no such folder.")
+        raise ModelError(f"{model}: expected a model folder, {_OR_NAME}; no such folder.", _hint(model))
     cached = model_hub.cached(model, usable)
     if cached is not None:
         return cached, "hub cache"
@@ -143,7 +156,7 @@ def _hint(model: str) -> str:
     near = nearest(model.lower(), BUILT_IN)
     if near is not None:
         return f"Did you mean {near}?"
-    return f"Name a folder with safetensors and a tokenizer, a hub name (owner/name), or {SMOLLM2}."
+    return f"Name a folder with safetensors and a tokenizer, {_OR_NAME}."
 
 
 def _download(repo: str, say: Say) -> Path:

@@ -163,8 +163,25 @@ def test_rows_without_rationale_are_passed_over_in_training_only(tmp_path: Path)
     assert questions(sets.train) == [question(1)]
     assert sets.report["sets"]["train"]["passed_over"] == {NO_RATIONALE: 1}
     assert questions(sets.unlabelled) == [question(0)]
-    with pytest.raises(DataError, match=r"data.train: expected 2 problems, got 1 of 2; 1 no rationale"):
+    with pytest.raises(DataError, match=r"data.train: expected 2 problems, got 1 of 2; 1 no rationale") as caught:
         draw({**mixed, "take": 2})
+    assert caught.value.hint == "Lower take or skip, or write more rationales."
+
+
+def test_what_to_do_follows_from_what_was_left_out(tmp_path: Path) -> None:
+    pool = write(tmp_path, "pool", [question(number) for number in range(4)])
+    test = write(tmp_path, "test", [question(0), question(1)])
+
+    def hint(train: dict[str, Any], **fields: Any) -> str:
+        with pytest.raises(DataError, match=r"data\.train: expected") as caught:
+            draw(train, lambda problem: (1 + int(problem.id.split("/")[1]), 0), **fields)
+        return str(caught.value.hint)
+
+    assert hint({**pool, "take": 3}, test=[test]) == "Lower take or skip, or bring further questions."
+    assert hint(pool, test=[pool]) == "Bring further questions."
+    assert hint({**pool, "take": 3, "max_tokens": 3}) == "Lower take or skip, or raise the limits on tokens."
+    assert hint({**pool, "max_tokens": 1}) == "Raise the limits on tokens."
+    assert hint({**pool, "take": 5}) == "Lower take or skip."
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

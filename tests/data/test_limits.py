@@ -50,6 +50,18 @@ def test_every_set_is_named_with_counts_and_rows() -> None:
     assert "data.over_limit=drop" in str(found.value.hint)
 
 
+def test_rows_that_are_left_out_are_counted_with_their_set(tmp_path: Path) -> None:
+    from selftrain.api import run
+
+    overrides = ["data.over_limit=drop", "training.max_target_tokens=19", "training.sft.max_steps=1"]
+    results = run("smoke", overrides, out=tmp_path / "run", until="0-warmup/sft")
+    left_out = results["data"]["train"]["over_limit"]
+    assert 0 < left_out < results["data"]["train"]["rows"] == 48
+    assert "over_limit" not in results["data"]["unlabelled"], "no prompt is over its limit"
+    said = f"{left_out} rows have a prompt over its limit or more than 19 tokens"
+    assert any(warning["message"].startswith(said) for warning in results["warnings"]), "as SFT says"
+
+
 @pytest.mark.parametrize("over_limit", ["refuse", "drop"])
 @pytest.mark.parametrize(
     ("limit", "value", "what"),

@@ -50,6 +50,8 @@ def test_csv_with_a_line_break_inside_quotes(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("a.jsonl", '{"q": 1}\n{"q": }\n', "line 2: not JSON"),
+        ("a.jsonl", '{"q": 1}\n{"q": "one?", "a":\n{"q": 2}\n', "line 2: not JSON (Expecting value, character 19)"),
+        ("a.json", '[{"q": 1},\n{"q":\n', "line 2: not JSON (Expecting value, character 6)"),
         ("a.jsonl", '{"q": 1}\n[1, 2]\n', "line 2: expected an object with named fields, got list"),
         ("a.jsonl", b'{"q": 1}\n{"q": "\xff"}\n', "line 2: expected UTF-8"),
         ("a.jsonl", '{"q": "' + "x" * MAX_LINE_BYTES + '"}', "line 1: longer than"),
@@ -62,6 +64,9 @@ def test_csv_with_a_line_break_inside_quotes(tmp_path: Path) -> None:
         ("a.json", "[]", "expected rows, got none"),
         ("a.csv", "q,a\n1,2\n1,2,3\n", "line 3: expected 2 columns as in the header, got 3"),
         ("a.csv", 'q,a\n"1,2\n', "not CSV"),
+        ("a.csv", "\nq;a\n1, or 2;3\n", "line 2: expected columns separated by commas, got semicolons in the header"),
+        ("a.csv", '"q";"a"\n1;2\n', "line 1: expected columns separated by commas, got semicolons in the header"),
+        ("a.csv", "q\ta\n1\t2\n", "line 1: expected columns separated by commas, got tabs in the header"),
         ("a.csv", "q,a\n", "expected rows, got none"),
         ("a.csv", "q, a,q,,\n1,2,3,,\n", "line 1: the header names q twice"),
         ("a.jsonl", '{"q": "one?"}\n'.encode("utf-16"), "line 1: expected UTF-8"),

@@ -132,7 +132,7 @@ class Maker:
         )
         row = {
             "rows": 3, "with_rationale": 3, "groups": 3, "near_copies": 1, "source": "file", "path": "=<a>.jsonl",
-            "unusable": {"no <number>": 2}, "too_long": 4, "passed_over": {}, "rows_sha256": "e" * 64,
+            "unusable": {"no <number>": 2}, "too_long": 4, "over_limit": 2, "passed_over": {}, "rows_sha256": "e" * 64,
         }  # fmt: skip
         write_json(folder / "report.json", {"sets": {"train": row, "unlabelled": {**row, "rows": 1}}, "tests": []})
         return {}

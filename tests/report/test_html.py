@@ -94,7 +94,7 @@ def test_hostile_text_of_models_data_and_names_is_shown_as_text(finished_page: s
     assert "<script>window.pwned=1</script>" in text and "<img src=x onerror=window.pwned=2>" in text
     assert "<i>did next to nothing</i>" in text
     assert "Test set second" in text
-    assert "no <number>" in text and "<a>.jsonl" in text
+    assert "no <number>" in text and "2 of these rows over the run's limits on tokens" in text and "<a>.jsonl" in text
     assert not set("\x00\x1b\u202e") & set(finished_page)
 
 

@@ -42,7 +42,7 @@ def test_a_file_a_table_with_the_figures_of_the_results(finished: Path, tmp_path
         ("labels", "5", "3"),
     ]
     assert (dpo[0]["pairs"], dpo[0]["k"], float(dpo[0]["pass_at_k_after"])) == ("3", "2", 0.75)
-    assert data[0]["path"] == "'=<a>.jsonl"
+    assert data[0]["path"] == "'=<a>.jsonl" and data[0]["over_limit"] == "2"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,11 @@ def test_results_json_is_what_is_returned(finished: Path) -> None:
     json.dumps(results, allow_nan=False)
 
 
+def test_the_command_names_the_page_once(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_report(finished, say=print)
+    assert capsys.readouterr().out.count("report.html") == 1
+
+
 def test_both_files_are_made_again_to_the_byte(finished: Path) -> None:
     write_report(finished)
     first = [(finished / name).read_bytes() for name in ("results.json", "report.html")]

@@ -11,9 +11,12 @@ from selftrain.models import LanguageModel, load_model
 from selftrain.processes import ALONE
 from selftrain.progress import Silent
 from selftrain.recipe import load_config
+from selftrain.records import Example
 from selftrain.stages.train import run_training
+from selftrain.terminal import Plain
 from selftrain.toy import make_toy
 from selftrain.training.dpo import DPOObjective, Question
+from selftrain.training.sft import SFTObjective
 
 # Trees: 5 + 3 + 4 and 2 + 2 + 2 tokens. Rows: four of 5 + 4, of which 8 + 9 + 4 + 4 are no padding.
 QUESTIONS = [
@@ -38,12 +41,12 @@ class Recorder(Silent):
         (
             ["training.dpo.learning_rate=auto"], "trees", 1e-5, 0.0,
             ["each prompt once (trees): 18 tokens a pass over the rows, 36 as padded rows",
-             "1 steps, learning rate 1e-05 (auto)"],
+             "learning rate 1e-05 (auto)"],
         ),
         (
             ["training.dpo.learning_rate=3e-4", "training.layout=rows"], "rows", 3e-4, round(1 - 25 / 36, 4),
             ["one padded row a completion: as training.layout asks; 36 tokens a pass over the rows, 18 as trees",
-             "1 steps, learning rate 0.0003"],
+             "learning rate 0.0003"],
         ),
     ],
     ids=["auto", "rows"],
@@ -65,3 +68,21 @@ def test_a_training_says_its_layout_and_rate(
     assert progress.said == [f"dpo: {line}" for line in said]
     noted = {name: figures[name] for name in ("layout", "learning_rate", "padding_fraction", "steps")}
     assert noted == {"layout": layout, "learning_rate": rate, "padding_fraction": padding, "steps": 1}
+
+
+def test_the_steps_are_told_once_and_then_the_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_toy("random-llama", tmp_path / "toy")
+    config = load_config("smoke")
+
+    def objective(model: LanguageModel) -> SFTObjective:
+        rows = [Example("q1", (5, 6, 7), (3, 4, 5), "gold")]
+        return SFTObjective(rows, config.training.sft, seed=1, pad_id=model.pad_id, encoder_decoder=False)
+
+    (tmp_path / "sft").mkdir()
+    figures: dict[str, Any] = run_training(
+        tmp_path / "sft", stage="sft", open_model=lambda: load_model(tmp_path / "toy", digest="toy"),
+        make_objective=objective, config=config, precision="fp32", peak_flops=None, progress=Plain(), team=ALONE,
+    )  # fmt: skip
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "steps" in line] == [f"sft: {figures['steps']} steps"]
+    assert lines[-1].startswith(f"  sft: loss {figures['first_loss']:.3f} to ")

@@ -45,6 +45,12 @@ TAKEN_QUESTION = "same question as a row taken before"
 NEAR_COPY = "near-copy of a test row"
 NO_RATIONALE = "no rationale"
 TOO_LONG = "too many tokens"
+_WAYS_OUT = {
+    TOO_LONG: "raise the limits on tokens",
+    **dict.fromkeys((TEST_QUESTION, VALIDATION_QUESTION, TAKEN_QUESTION), "bring further questions"),
+    NEAR_COPY: "set data.drop_near_duplicates: false",
+    NO_RATIONALE: "write more rationales",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +235,9 @@ def _check_filled(pool: _Pool, problems: list[Problem], passed_over: dict[str, i
     if pool.role == "train" and passed_over.get(NO_RATIONALE) and not problems:
         hint = "Training needs worked answers: use a source that has them, or map a rationale column."
     else:
-        hint = "Lower take or skip, or raise the limits on tokens."
+        ways = ["lower take or skip"] if pool.spec.take is not None or pool.spec.skip else []
+        ways += [way for reason, way in _WAYS_OUT.items() if lost.get(reason)]
+        hint = ", or ".join(dict.fromkeys(ways or ["bring rows that can be used"])).capitalize() + "."
     raise DataError(f"data.{pool.role}: expected {wanted} problems, got {len(problems)} of {usable}{detail}.", hint)
 
 

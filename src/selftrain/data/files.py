@@ -35,7 +35,7 @@ from selftrain.records import Problem
 from selftrain.stagefolder import file_digest
 from selftrain.verify.choice import parse_choice
 from selftrain.verify.extract import last_boxed
-from selftrain.verify.formats import count_formats
+from selftrain.verify.formats import BOXED, count_formats
 from selftrain.verify.numeric import flexible_answer, parse_number
 
 MARK = "####"
@@ -109,9 +109,14 @@ def _loaded(spec: DataSpec, rows: Sequence[Row], where: str, stem: str, digest: 
 
 
 def answer_text(row: Row, columns: Columns) -> str | None:
-    """The text that a row's answer stands in, as it is written; None where it has none."""
-    fields = ("worked", "answer", "rationale")
-    return next((text for ours in fields if (text := _value(row, columns, ours))), None)
+    """The text that a row's answer stands in, as it is written; None where it has none.
+
+    Beside a column of answers, a rationale counts where it marks its own.
+    """
+    stated, steps = _value(row, columns, "worked") or _value(row, columns, "answer"), _value(row, columns, "rationale")
+    if stated is None and "answer" in columns and steps is not None and MARK not in steps and BOXED not in steps:
+        return None
+    return stated or steps
 
 
 def _flag(spec: DataSpec, name: str, default: bool) -> bool:

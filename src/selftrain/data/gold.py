@@ -11,9 +11,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+from selftrain.errors import listed
 from selftrain.records import Problem
 from selftrain.verify import expected_answers, verdicts
 from selftrain.verify.formats import count_formats, formats_text
+from selftrain.verify.numeric import MARK, states
+
+UNREACHED_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +58,32 @@ def prove_gold(problems: Iterable[Problem]) -> list[str]:
         if failure is not None:
             failures.append(str(failure))
     return failures
+
+
+def unreached(problems: Iterable[Problem]) -> list[Problem]:
+    """Rows whose rationale never writes its answer before the line that states it ("18 + 17 = 35", answer 36).
+
+    Of numbers only. No proof of a mistake: a rationale may end in words ("the 65th"). Of GSM8K's 7,473 it names 19.
+    """
+    return [
+        problem
+        for problem in problems
+        if problem.verify == "numeric" and problem.rationale is not None and problem.answer is not None
+        and not states(problem.rationale.rpartition(MARK)[0], problem.answer)
+    ]  # fmt: skip
+
+
+def unreached_warning(problems: Sequence[Problem]) -> str:
+    """What to say of such rows among those that are learned from; empty where there are none."""
+    found = unreached(problems)
+    if not found:
+        return ""
+    explained = sum(problem.rationale is not None for problem in problems)
+    shown = listed([problem.id for problem in found], UNREACHED_SHOWN)
+    return (
+        f"{len(found)} of {explained} rationales never come to their row's answer ({shown}); a model learns from them "
+        "to work out one number and claim another; selftrain data check shows them"
+    )
 
 
 def formats_of(problems: Iterable[Problem]) -> str:

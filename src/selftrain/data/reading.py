@@ -25,6 +25,7 @@ MAX_FILE_BYTES = 1_000_000_000
 MAX_LIST_BYTES = 100_000_000  # of a JSON list, which is read in one piece and takes several times that in memory
 MAX_TEXT_CHARS = 100_000
 PARQUET_BATCH_ROWS = 256
+OTHER_SEPARATORS = {"semicolons": ";", "tabs": "\t"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,8 +167,23 @@ def _list_rows(path: Path) -> list[Row]:
     ]
 
 
+def _csv_lines(path: Path) -> Iterator[str]:
+    """The lines, the first of which, the header, must not be separated by anything but commas."""
+    header = None
+    for number, line in _lines(path):
+        if header is None and line.strip():
+            header = line
+            sign = next((name for name, sign in OTHER_SEPARATORS.items() if sign in line), None)
+            if sign is not None and "," not in line:
+                raise DataError(
+                    f"{path}, line {number}: expected columns separated by commas, got {sign} in the header.",
+                    "Save it with commas as the separator, or as JSON lines.",
+                )
+        yield line
+
+
 def _csv_rows(path: Path) -> Iterator[Row]:
-    reader = csv.reader((line for _, line in _lines(path)), strict=True)
+    reader = csv.reader(_csv_lines(path), strict=True)
     header: list[str] | None = None
     try:
         for cells in reader:
@@ -214,7 +230,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
 def _parsed(text: str, where: str, *, is_line: bool) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text.rstrip(" \t\r\n"))  # so that a cut-off line is said to end where it ends
     except json.JSONDecodeError as error:
         at = where if is_line else f"{where}, line {error.lineno}"
         raise DataError(f"{at}: not JSON ({error.msg}, character {error.colno}).") from error

@@ -38,7 +38,7 @@ def make_report(
     from selftrain.report.csvfiles import write_csv
     from selftrain.report.html import headline_figure
     from selftrain.report.markdown import results_markdown
-    from selftrain.report.write import PAGE, write_report
+    from selftrain.report.write import write_report
 
     results = write_report(folder)
     print(results_text(results))
@@ -51,7 +51,6 @@ def make_report(
         durable.write(markdown, results_markdown(results).encode(errors="backslashreplace"))
     if csv is not None:
         say("tables: " + ", ".join(str(path) for path in write_csv(results, csv)))
-    say(f"{folder / PAGE}")
 
 
 def serve_report(folder: Path, port: int | None, others: bool, say: Say) -> None:

@@ -37,7 +37,7 @@ SAMPLED = (
 )
 KEPT = ("lost_exact", "lost_near", "lost_to_cap", "over_limit", "brought")
 TRAINED = ("loss", "reward_accuracy", "margin", "chosen_change_per_token", "rejected_change_per_token")
-DATA = ("rows", "with_rationale", "groups", "near_copies", "too_long", "source", "path", "rows_sha256")
+DATA = ("rows", "with_rationale", "groups", "near_copies", "too_long", "over_limit", "source", "path", "rows_sha256")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

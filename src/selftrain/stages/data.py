@@ -8,6 +8,7 @@ from pathlib import Path
 
 from selftrain.config import RunConfig
 from selftrain.data.assemble import Assembled, CountTokens, assemble
+from selftrain.data.gold import unreached_warning
 from selftrain.errors import DataError, listed
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
@@ -49,6 +50,8 @@ def run_data(folder: Path, config: RunConfig, codec: Codec, progress: Progress) 
     found = assemble(config.data, config.seed, count_tokens)
     if config.data.over_limit == "refuse":
         check_limits(found, config, count_tokens)
+    else:
+        _count_over_limit(found, config, count_tokens)
     write_jsonl(folder / "train.jsonl", found.train)
     write_jsonl(folder / "unlabelled.jsonl", found.unlabelled)
     write_jsonl(folder / "validation.jsonl", found.validation)
@@ -57,7 +60,11 @@ def run_data(folder: Path, config: RunConfig, codec: Codec, progress: Progress) 
     write_json(folder / REPORT, {**found.report, "tests": list(found.tests)})
     tests = ", ".join(f"{name} {len(problems)}" for name, problems in found.tests.items())
     progress.end(f"{len(found.train)} labelled, {len(found.unlabelled)} with answers only; tests: {tests or 'none'}")
-    return {"train": len(found.train), "unlabelled": len(found.unlabelled), "validation": len(found.validation)}
+    warning = unreached_warning(found.train)
+    return {
+        "train": len(found.train), "unlabelled": len(found.unlabelled), "validation": len(found.validation),
+        "notes": [warning] if warning else [],
+    }  # fmt: skip
 
 
 def check_limits(found: Assembled, config: RunConfig, count_tokens: CountTokens) -> None:
@@ -75,9 +82,23 @@ def check_limits(found: Assembled, config: RunConfig, count_tokens: CountTokens)
         )
 
 
+def _count_over_limit(found: Assembled, config: RunConfig, count_tokens: CountTokens) -> None:
+    """Note in each set's account how many rows sampling, or SFT on gold rationales, will leave out."""
+    max_prompt, max_target = config.prompt.max_prompt_tokens, config.training.max_target_tokens
+    for name, problems in _by_name(found).items():
+        counts = [count_tokens(problem) for problem in problems]
+        role = f"test/{name}" if name in found.tests else name
+        num_over = sum(prompt > max_prompt or (name == "train" and target > max_target) for prompt, target in counts)
+        if num_over:
+            found.report["sets"][role]["over_limit"] = num_over
+
+
+def _by_name(found: Assembled) -> dict[str, list[Problem]]:
+    return {"train": found.train, "unlabelled": found.unlabelled, "validation": found.validation, **found.tests}
+
+
 def _over_limit(found: Assembled, config: RunConfig, count_tokens: CountTokens) -> Iterator[str]:
-    sets = {"train": found.train, "unlabelled": found.unlabelled, "validation": found.validation, **found.tests}
-    for name, problems in sets.items():
+    for name, problems in _by_name(found).items():
         counts = {problem.id: count_tokens(problem) for problem in problems}
         prompts = {row: prompt for row, (prompt, _) in counts.items()}
         yield _list_over(f"prompts of {name}", prompts, config.prompt.max_prompt_tokens)

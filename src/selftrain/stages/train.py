@@ -24,7 +24,7 @@ from selftrain.stagefolder import TRACKERS
 from selftrain.training.adapters import adapters
 from selftrain.training.batches import WORTH_A_FORWARD, Plan
 from selftrain.training.compiling import compile_blocks
-from selftrain.training.fit import Interrupted, Precision, fit
+from selftrain.training.fit import FitResult, Interrupted, Precision, fit
 from selftrain.training.objective import Objective, probe_trees
 from selftrain.training.schedule import peak_rate
 from selftrain.training.sharding import whole_weights
@@ -97,7 +97,7 @@ def run_training(
         return {}
     weights = save_model(model, folder / MODEL, state)
     final = {name: round(value, 6) for name, value in result.final.items()}
-    progress.end(_figure(objective.name, result.steps, final))
+    progress.end(_figure(objective.name, result, final))
     return {
         "weights": weights,
         "steps": result.steps,
@@ -131,10 +131,10 @@ def _lay_out(objective: Objective, model: LanguageModel, config: RunConfig) -> s
 
 
 def _rate(objective: Objective, model: LanguageModel) -> str:
-    """The steps and their peak rate; where it is "auto", what that came to."""
-    wanted, steps = objective.config.learning_rate, objective.plan.num_steps
-    rate = peak_rate(wanted, steps, model.num_parameters)
-    return f"{steps} steps, learning rate {rate:.2g}{' (auto)' if wanted == 'auto' else ''}"
+    """The peak rate; where it is "auto", what that came to."""
+    wanted = objective.config.learning_rate
+    rate = peak_rate(wanted, objective.plan.num_steps, model.num_parameters)
+    return f"learning rate {rate:.2g}{' (auto)' if wanted == 'auto' else ''}"
 
 
 def _padding(plan: Plan) -> float:
@@ -156,10 +156,10 @@ def _stoppable(team: Team) -> Iterator[Callable[[], bool] | None]:
         raise KeyboardInterrupt from None
 
 
-def _figure(name: str, steps: int, final: dict[str, float]) -> str:
+def _figure(name: str, result: FitResult, final: dict[str, float]) -> str:
     if name != "dpo":
-        return f"{steps} steps"
+        return f"loss {result.first['loss']:.3f} to {result.last['loss']:.3f}"
     return (
-        f"{steps} steps, reward accuracy {final['reward_accuracy']:.0%}, right answers "
+        f"reward accuracy {final['reward_accuracy']:.0%}, right answers "
         f"{final['chosen_change_per_token']:+.3f} and wrong ones {final['rejected_change_per_token']:+.3f} nats a token"
     )

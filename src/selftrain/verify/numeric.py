@@ -96,6 +96,12 @@ def parse_number(text: str) -> Fraction | None:
     return -value if value is not None and "-" in (match["sign"], match["inner"]) else value
 
 
+def states(text: str, answer: str) -> bool:
+    """Whether any number of a text is the answer, annotations aside; True where the answer is not a number."""
+    gold = parse_number(answer)
+    return gold is None or gold in _numbers(_plain(text))
+
+
 def verify(problem: Problem, text: str, *, mode: Mode = "strict", tolerance: Fraction = Fraction(0)) -> Verdict:
     """Judge one text by the problem's gold answer.
 
