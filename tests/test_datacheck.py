@@ -97,7 +97,7 @@ def test_a_rationale_that_never_comes_to_its_answer_is_shown(write: Write) -> No
     assert checked.ok and [row.id for row in checked.unreached] == ["my/1"]
     text = checked.text()
     assert "gold rationales that pass: 3 of 3" in text
-    assert "worth a look: 1 rationales never come to their row's answer" in text
+    assert "rationales that never come to their row's answer, worth a look: 1" in text
     assert "18+17=35>>35 apples.', answer '36'" in text
 
 

@@ -121,6 +121,7 @@ def test_questions_that_the_model_s_run_trained_on_are_named(
 ) -> None:
     data = tmp_path / "run/data"
     data.mkdir(parents=True)
+    (tmp_path / "run/run.json").touch()
     write_jsonl(data / "train.jsonl", [Problem("t/1", "Two and  two?", "4", None)])
     write_jsonl(data / "unlabelled.jsonl", [Problem("t/2", "One and one?", "2", None)])
     old = write({"question": "two and two?", "answer": 4}, {"question": "One and one?", "answer": 2}, name="old")
@@ -131,7 +132,8 @@ def test_questions_that_the_model_s_run_trained_on_are_named(
         "warning: 2 of 2 questions of old were trained on: this is no test on new ones",
         "warning: 1 of 2 questions of mixed were trained on: this is no test on new ones",
     ]
-    assert "trained" not in evaluate.evaluate_sets(str(tmp_path / "elsewhere/model"), sets)
+    (tmp_path / "run/run.json").unlink()  # whatever else lies in a folder called data is not looked at
+    assert "trained" not in evaluate.evaluate_sets(str(tmp_path / "run/model"), sets)
 
 
 def test_completions_are_written_with_the_name_of_their_set(

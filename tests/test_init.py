@@ -255,6 +255,12 @@ def test_a_name_that_no_model_can_have_is_refused(model: str, hint: str) -> None
     assert str(caught.value.hint).startswith(hint) and not Path("mine.yaml").exists()
 
 
+def test_rationales_that_never_come_to_their_answer_are_named() -> None:
+    rows = made_up(20)
+    rows[0] = {**rows[0], "answer": "1234567"}
+    assert "never come to their row's answer (my/1)" in init(write(rows), model="a/b", rows=None).text
+
+
 def test_csv_json_and_parquet_give_the_same_sets() -> None:
     rows = [{key: str(value) for key, value in row.items()} for row in made_up(20)]
     write(rows)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from selftrain import cli
 from selftrain.errors import DataError
 from selftrain.records import Completion
 from selftrain.toy import make_toy
@@ -44,3 +47,17 @@ def test_a_question_that_leaves_no_room_is_refused_in_words_of_the_question(tmp_
 def test_an_empty_question_is_refused(question: str) -> None:
     with pytest.raises(DataError, match="Expected a question, got an empty text"):
         check_question(question)
+
+
+def test_an_answer_that_is_blank_or_was_cut_off_is_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blank = Completion("question", 0, (1, 1, 1), "   ", "length")
+    tutor = SimpleNamespace(ask=lambda question, calculator: blank, codec=SimpleNamespace(style="angle"))
+    monkeypatch.setattr("selftrain.use.open_model", lambda name, say: tutor)
+    monkeypatch.setattr(sys, "argv", ["selftrain", "ask", "model", "How many pens?"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    shown = capsys.readouterr()
+    assert shown.out == "(only white space)\n"
+    assert shown.err.splitlines() == ["cut off after 3 tokens, before the model came to an end", "calculator: no call"]

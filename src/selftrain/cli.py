@@ -147,7 +147,9 @@ def ask(
     check_question(question)
     tutor = open_model(model, say=say)
     completion = tutor.ask(question, calculator=calculator)
-    print(clean_lines(completion.text))
+    print(clean_lines(completion.text) if completion.text.strip() else "(only white space)")
+    if completion.stop == "length":
+        say(f"cut off after {len(completion.token_ids)} tokens, before the model came to an end")
     computed = computed_calls(completion, tutor.codec.style)
     say(f"calculator: {'; '.join(computed) if computed else 'no call'}")
 

@@ -69,7 +69,7 @@ class Checked:
         if not self.unreached:
             return []
         return [
-            f"worth a look: {len(self.unreached)} rationales never come to their row's answer",
+            f"rationales that never come to their row's answer, worth a look: {len(self.unreached)}",
             *_cut([f"  {row.id}: {_end(row)!r}, answer {_short(row.answer)}" for row in self.unreached], "rationale"),
         ]
 

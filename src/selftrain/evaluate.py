@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selftrain.claim import RUN
 from selftrain.config import DataSpec
 from selftrain.config.data import SUFFIXES
 from selftrain.data import SOURCES, load, prove_gold
@@ -184,8 +185,9 @@ def _evaluate(
 
 
 def _seen_in_training(model: Path, sets: Mapping[str, Sequence[Problem]]) -> list[str]:
-    """A line for each set with questions that the model's run trained on, where its folder is a run's."""
-    files = [model.parent / "data" / name for name in ("train.jsonl", "unlabelled.jsonl")]
+    """A line for each set with questions that the model's run trained on, where it lies in its run's folder."""
+    run = model.parent
+    files = [run / "data" / name for name in ("train.jsonl", "unlabelled.jsonl")] if (run / RUN).is_file() else []
     trained = {
         normalise_question(problem.question)
         for file in files
