@@ -22,6 +22,7 @@ from benchmarks import measure
 from benchmarks.systems import VLLM, Setup
 from benchmarks.work import load_task
 from selftrain.errors import SelftrainError
+from selftrain.hardware import forget_peak_memory
 from selftrain.stagefolder import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,7 +133,7 @@ def _sampled(job: Job) -> dict[str, Any]:
     loaded = time.perf_counter()
     own_memory = setup.system not in VLLM  # vLLM takes as much as it is told to
     if own_memory:
-        measure.reset_peak_memory()
+        forget_peak_memory()
     began = time.perf_counter()
     answers = generate(job.seed)
     seconds = time.perf_counter() - began

@@ -51,13 +51,8 @@ def matrix_peak(device: str, precision: str, *, seconds: float = PEAK_SECONDS) -
     return best
 
 
-def reset_peak_memory() -> None:
-    """Forget the peak so far (that of loading), where the system can."""
-    hardware.forget_peak_memory()
-
-
 def peak_memory_bytes(device: str) -> int:
-    """The most memory held since the last reset: of the GPU, else resident in main memory."""
+    """The most memory held since `hardware.forget_peak_memory`: of the GPU, else resident in main memory."""
     return hardware.peak_memory()["gpu" if device == "cuda" else "host"]
 
 

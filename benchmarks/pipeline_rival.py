@@ -58,6 +58,7 @@ from benchmarks.trl_parts import (
 )
 from benchmarks.work import Question, Task
 from selftrain.config import OptimizerConfig, RunConfig
+from selftrain.hardware import forget_peak_memory
 from selftrain.judged import COMPLETIONS, right_by_problem
 from selftrain.models import load_model, load_tokenizer, save_model, set_dropout
 from selftrain.progress import Silent
@@ -84,7 +85,7 @@ def iterate(setup: Setup, file: Path, repetition: int) -> Json:
     """Carry out the iteration in this process, and say what it took and what came of it."""
     task, folder = load_iteration_task(file), folder_of(file, setup.system, repetition)
     shutil.rmtree(folder, ignore_errors=True)
-    measure.reset_peak_memory()
+    forget_peak_memory()
     go = _ours if setup.system == OURS else _theirs
     said = go(setup, task, folder, repetition)
     peak = measure.peak_memory_bytes(setup.device)

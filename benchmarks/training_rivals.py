@@ -39,6 +39,7 @@ from benchmarks.training_work import (
 )
 from benchmarks.trl_parts import PACKAGES, common_arguments, dataset_of, trainer_of, with_pad_token
 from selftrain.forwards import Layout, choose_layout
+from selftrain.hardware import forget_peak_memory
 from selftrain.models import LanguageModel, load_model
 from selftrain.training.compiling import compile_blocks
 from selftrain.training.dpo import DPOObjective
@@ -112,7 +113,7 @@ def _settle(module: nn.Module, device: str) -> int:
     for parameter in module.parameters():
         parameter.data = parameter.data.clone()
     gc.collect()
-    measure.reset_peak_memory()
+    forget_peak_memory()
     return measure.memory_bytes(device)
 
 

@@ -91,8 +91,6 @@ class Bench:
             },
             work=lambda folder: run_data(folder, self.config, self.codec, self.progress),
         )
-        for note in result.figures.get("notes", ()):
-            self.warn(note, "data")
         self.sets = load_sets(result.folder)
         self.data_digest = result.digest
         self._brought = self._bring()
@@ -153,7 +151,7 @@ class Bench:
         together: bool = False,
         scratch: Sequence[str] = (),
     ) -> StageResult:
-        """A stage's result; it runs where it is not finished.
+        """A stage's result; it runs where it is not finished. What its figures note is warned of.
 
         `together`: the stage computes on the device, and all processes of a team take part. `scratch`: see
         `RunDir.stage`.
@@ -185,6 +183,8 @@ class Bench:
         if result.skipped:
             self.progress.begin(name)
             self.progress.end(skipped=True)
+        for note in result.figures.get("notes", ()):
+            self.warn(note, name)
         return result
 
 

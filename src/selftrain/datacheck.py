@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from selftrain.data import load
-from selftrain.data.gold import GoldFailure, answer_line, gold_failure, unreached
+from selftrain.data.gold import GoldFailure, answer_line, gold_failure, steps, unreached
 from selftrain.errors import DataError
 from selftrain.evaluate import mapped_fields, parse_spec
 from selftrain.records import Problem
@@ -22,7 +22,6 @@ from selftrain.report.text import clean
 from selftrain.similarity import normalise_question
 from selftrain.verify import expected_answers, open_verifier
 from selftrain.verify.formats import count_formats, formats_text
-from selftrain.verify.numeric import MARK
 
 FAILURES_SHOWN = 20
 VALUE_CHARS = 60
@@ -70,7 +69,13 @@ class Checked:
             return []
         return [
             f"rationales that never come to their row's answer, worth a look: {len(self.unreached)}",
-            *_cut([f"  {row.id}: {_end(row)!r}, answer {_short(row.answer)}" for row in self.unreached], "rationale"),
+            *_cut(
+                [
+                    f"  {row.id}: {steps(row.rationale or '')[-VALUE_CHARS:]!r}, answer {_short(row.answer)}"
+                    for row in self.unreached
+                ],
+                "rationale",
+            ),
         ]
 
 
@@ -125,11 +130,6 @@ def _cut(lines: list[str], what: str) -> list[str]:
     """The first of the lines, and how many more there are."""
     more = len(lines) - FAILURES_SHOWN
     return [*lines[:FAILURES_SHOWN], f"  and {more} more {what}s"] if more > 0 else lines
-
-
-def _end(problem: Problem) -> str:
-    """The end of a rationale, before the line that states the answer."""
-    return (problem.rationale or "").rpartition(MARK)[0].rstrip()[-VALUE_CHARS:]
 
 
 def _short(value: str | None) -> str:

@@ -69,6 +69,7 @@ def evaluate_sets(
     if out is not None:
         check_new(out)
     sets = load_named(data, take, verify, fields)
+    seen = _seen_in_training(Path(model), sets)
     from selftrain.use import open_model
 
     progress = progress or Silent()
@@ -81,8 +82,7 @@ def evaluate_sets(
         written += [dataclasses.replace(completion, stage=f"evaluate/{name}") for completion in completions]
     if out is not None:
         write_jsonl(out, written)
-    lines = [*table(HEADER, rows), *_seen_in_training(Path(model), sets)]
-    return "\n".join(clean(line) for line in lines)
+    return "\n".join(clean(line) for line in [*table(HEADER, rows), *seen])
 
 
 def load_named(
@@ -187,7 +187,9 @@ def _evaluate(
 def _seen_in_training(model: Path, sets: Mapping[str, Sequence[Problem]]) -> list[str]:
     """A line for each set with questions that the model's run trained on, where it lies in its run's folder."""
     run = model.parent
-    files = [run / "data" / name for name in ("train.jsonl", "unlabelled.jsonl")] if (run / RUN).is_file() else []
+    if not (run / RUN).is_file():
+        return []
+    files = [run / "data" / name for name in ("train.jsonl", "unlabelled.jsonl")]
     trained = {
         normalise_question(problem.question)
         for file in files

@@ -23,7 +23,7 @@ from selftrain.data import load
 from selftrain.data.assemble import Assembled, assemble, shuffled
 from selftrain.data.base import LoadedSet
 from selftrain.data.files import HUB, answer_text, column_names, find_columns, rows_of
-from selftrain.data.gold import unreached_warning
+from selftrain.data.gold import unreached_warnings
 from selftrain.data.reading import open_path
 from selftrain.errors import ConfigError, DataError, listed
 from selftrain.evaluate import mapped_fields, parse_spec, set_name
@@ -214,7 +214,7 @@ def _account(facts: Facts, loaded: LoadedSet, reader: Reader, config: RunConfig,
         f"sets: {len(found.train)} labelled, {len(found.unlabelled)} with answers only, {num_test} for the test",
         *_equal_questions(loaded, found),
         *_near_copies(found),
-        *filter(None, [unreached_warning(found.train)]),
+        *unreached_warnings(found.train),
         reader.remark,
         f"limits: prompts {config.prompt.max_prompt_tokens} tokens, targets {config.training.max_target_tokens} "
         f"({facts.lengths.reason})",

@@ -27,6 +27,9 @@ WAY_OUT = (
     "Train adapters (training.lora.rank=16, extra lora), share the weights out over several processes "
     "(training.sharded=true), take a smaller model, or a larger device."
 )
+# What transformers raises for a config that it cannot build, or a forward that it cannot trace, without the model's own
+# code; NotImplementedError is a RuntimeError.
+CANNOT_BE_BUILT = (RuntimeError, TypeError, ValueError, AttributeError)
 ROW_TOKENS = 256  # of a traced row, half prompt and half completion
 
 
@@ -118,7 +121,7 @@ def check_training_room(
     """
     try:
         shape = shape_of(config)
-    except (RuntimeError, TypeError, ValueError, AttributeError):  # NotImplementedError is one
+    except CANNOT_BE_BUILT:
         return
     needed = sum(_held(shape, training, num_processes, precision))
     if room is not None and needed > room:

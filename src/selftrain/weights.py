@@ -87,7 +87,7 @@ def check_name(model: str) -> None:
     if model in BUILT_IN or user_path(model).is_dir() or find_local(model) is not None:
         return
     if not _HUB_NAME.fullmatch(model) or ("/" not in model and nearest(model.lower(), BUILT_IN)):
-        raise ModelError(f"{model}: expected a model folder, {_OR_NAME}; no such folder.", _hint(model))
+        raise _no_name(model)
 
 
 def find_local(model: str, *, cache_dir: Path | None = None) -> Path | None:
@@ -138,7 +138,7 @@ def _converted(cache: Path) -> Path | None:
 
 def _from_hub(model: str, offline: bool, say: Say) -> tuple[Path, str]:
     if not _HUB_NAME.fullmatch(model):
-        raise ModelError(f"{model}: expected a model folder, {_OR_NAME}; no such folder.", _hint(model))
+        raise _no_name(model)
     cached = model_hub.cached(model, usable)
     if cached is not None:
         return cached, "hub cache"
@@ -150,6 +150,10 @@ def _from_hub(model: str, offline: bool, say: Say) -> tuple[Path, str]:
         return _download(model, say), "hub"
     except model_hub.HubError as error:
         raise ModelError(f"{model}: no such folder, not in the hub's cache, and {error}.", _hint(model)) from error
+
+
+def _no_name(model: str) -> ModelError:
+    return ModelError(f"{model}: expected a model folder, {_OR_NAME}; no such folder.", _hint(model))
 
 
 def _hint(model: str) -> str:

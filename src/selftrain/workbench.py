@@ -144,8 +144,6 @@ class Workbench(SampleBench):
                 together=True,
                 scratch=SCRATCH,
             )
-            for note in result.figures.get("notes", ()):
-                self.warn(note, name)
             return ModelRef(name, result.folder / MODEL, result.figures["weights"], result.figures["steps"])
 
         return self.models.make(name, make)

@@ -46,6 +46,11 @@ def answer_line(problem: Problem) -> str:
     return f"#### {problem.answer}"
 
 
+def steps(rationale: str) -> str:
+    """A rationale without the line that states the answer: what `data.base.with_answer` was given."""
+    return rationale.rpartition(MARK)[0].rstrip()
+
+
 def prove_gold(problems: Iterable[Problem]) -> list[str]:
     """What is wrong with gold answers and rationales, by the verifier that judges the model's: "ID: reason".
 
@@ -69,21 +74,21 @@ def unreached(problems: Iterable[Problem]) -> list[Problem]:
         problem
         for problem in problems
         if problem.verify == "numeric" and problem.rationale is not None and problem.answer is not None
-        and not states(problem.rationale.rpartition(MARK)[0], problem.answer)
+        and not states(steps(problem.rationale), problem.answer)
     ]  # fmt: skip
 
 
-def unreached_warning(problems: Sequence[Problem]) -> str:
-    """What to say of such rows among those that are learned from; empty where there are none."""
+def unreached_warnings(problems: Sequence[Problem]) -> list[str]:
+    """What to say of such rows among those that are learned from, if there are any."""
     found = unreached(problems)
     if not found:
-        return ""
+        return []
     explained = sum(problem.rationale is not None for problem in problems)
     shown = listed([problem.id for problem in found], UNREACHED_SHOWN)
-    return (
+    return [
         f"{len(found)} of {explained} rationales never come to their row's answer ({shown}); a model learns from them "
         "to work out one number and claim another; selftrain data check shows them"
-    )
+    ]
 
 
 def formats_of(problems: Iterable[Problem]) -> str:

@@ -19,7 +19,7 @@ import torch
 
 from selftrain.config import RunConfig
 from selftrain.hardware import available_memory_bytes, free_disk_bytes
-from selftrain.memory import BF16, FP32, build, shape_of, training_memory
+from selftrain.memory import BF16, CANNOT_BE_BUILT, FP32, build, shape_of, training_memory
 from selftrain.models import DTYPES
 from selftrain.plan.counts import Counts
 from selftrain.report.expected import expected_stages
@@ -74,7 +74,7 @@ def _training(model: Any, config: RunConfig, num_processes: int, precision: str)
     """Bytes of a training; None for a model whose forward cannot be traced."""
     try:
         return training_memory(model, config.training, num_processes=num_processes, precision=precision).total
-    except (RuntimeError, TypeError, ValueError, AttributeError):  # NotImplementedError is one
+    except CANNOT_BE_BUILT:
         return None
 
 

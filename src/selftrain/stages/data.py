@@ -8,7 +8,7 @@ from pathlib import Path
 
 from selftrain.config import RunConfig
 from selftrain.data.assemble import Assembled, CountTokens, assemble
-from selftrain.data.gold import unreached_warning
+from selftrain.data.gold import unreached_warnings
 from selftrain.errors import DataError, listed
 from selftrain.progress import Progress
 from selftrain.prompts import Codec
@@ -51,7 +51,9 @@ def run_data(folder: Path, config: RunConfig, codec: Codec, progress: Progress) 
     if config.data.over_limit == "refuse":
         check_limits(found, config, count_tokens)
     else:
-        _count_over_limit(found, config, count_tokens)
+        for one in _over_limit(found, config, count_tokens):
+            role = f"test/{one.name}" if one.name in found.tests else one.name
+            found.report["sets"][role]["over_limit"] = len(one.prompts.keys() | one.targets.keys())
     write_jsonl(folder / "train.jsonl", found.train)
     write_jsonl(folder / "unlabelled.jsonl", found.unlabelled)
     write_jsonl(folder / "validation.jsonl", found.validation)
@@ -60,10 +62,9 @@ def run_data(folder: Path, config: RunConfig, codec: Codec, progress: Progress) 
     write_json(folder / REPORT, {**found.report, "tests": list(found.tests)})
     tests = ", ".join(f"{name} {len(problems)}" for name, problems in found.tests.items())
     progress.end(f"{len(found.train)} labelled, {len(found.unlabelled)} with answers only; tests: {tests or 'none'}")
-    warning = unreached_warning(found.train)
     return {
         "train": len(found.train), "unlabelled": len(found.unlabelled), "validation": len(found.validation),
-        "notes": [warning] if warning else [],
+        "notes": unreached_warnings(found.train),
     }  # fmt: skip
 
 
@@ -73,7 +74,10 @@ def check_limits(found: Assembled, config: RunConfig, count_tokens: CountTokens)
     Raises:
         DataError: how many rows of each set, the first of them with their tokens, and the ways out.
     """
-    lines = [line for line in _over_limit(found, config, count_tokens) if line]
+    lines: list[str] = []
+    for one in _over_limit(found, config, count_tokens):
+        lines += _list_over(f"prompts of {one.name}", one.num_rows, one.prompts, config.prompt.max_prompt_tokens)
+        lines += _list_over(f"targets of {one.name}", one.num_rows, one.targets, config.training.max_target_tokens)
     if lines:
         raise DataError(
             "rows over a limit on tokens: " + "; ".join(lines) + ".",
@@ -82,35 +86,31 @@ def check_limits(found: Assembled, config: RunConfig, count_tokens: CountTokens)
         )
 
 
-def _count_over_limit(found: Assembled, config: RunConfig, count_tokens: CountTokens) -> None:
-    """Note in each set's account how many rows sampling, or SFT on gold rationales, will leave out."""
+@dataclasses.dataclass(frozen=True)
+class _OverLimit:
+    """The rows of a set that sampling, or SFT on gold rationales, cannot take: id -> tokens."""
+
+    name: str
+    num_rows: int
+    prompts: dict[str, int]
+    targets: dict[str, int]
+
+
+def _over_limit(found: Assembled, config: RunConfig, count_tokens: CountTokens) -> Iterator[_OverLimit]:
+    """The sets that have such rows."""
     max_prompt, max_target = config.prompt.max_prompt_tokens, config.training.max_target_tokens
-    for name, problems in _by_name(found).items():
-        counts = [count_tokens(problem) for problem in problems]
-        role = f"test/{name}" if name in found.tests else name
-        num_over = sum(prompt > max_prompt or (name == "train" and target > max_target) for prompt, target in counts)
-        if num_over:
-            found.report["sets"][role]["over_limit"] = num_over
-
-
-def _by_name(found: Assembled) -> dict[str, list[Problem]]:
-    return {"train": found.train, "unlabelled": found.unlabelled, "validation": found.validation, **found.tests}
-
-
-def _over_limit(found: Assembled, config: RunConfig, count_tokens: CountTokens) -> Iterator[str]:
-    for name, problems in _by_name(found).items():
+    sets = {"train": found.train, "unlabelled": found.unlabelled, "validation": found.validation, **found.tests}
+    for name, problems in sets.items():
         counts = {problem.id: count_tokens(problem) for problem in problems}
-        prompts = {row: prompt for row, (prompt, _) in counts.items()}
-        yield _list_over(f"prompts of {name}", prompts, config.prompt.max_prompt_tokens)
-        if name == "train":
-            targets = {row: target for row, (_, target) in counts.items()}
-            yield _list_over(f"targets of {name}", targets, config.training.max_target_tokens)
+        prompts = {row: prompt for row, (prompt, _) in counts.items() if prompt > max_prompt}
+        targets = {row: target for row, (_, target) in counts.items() if name == "train" and target > max_target}
+        if prompts or targets:
+            yield _OverLimit(name, len(counts), prompts, targets)
 
 
-def _list_over(what: str, tokens: dict[str, int], limit: int) -> str:
-    over = {row: count for row, count in tokens.items() if count > limit}
+def _list_over(what: str, num_rows: int, over: dict[str, int], limit: int) -> list[str]:
     shown = listed([f"{row} ({count})" for row, count in over.items()], NAMES_SHOWN)
-    return f"{len(over)} of {len(tokens)} {what} have over {limit}: {shown}" if over else ""
+    return [f"{len(over)} of {num_rows} {what} have over {limit}: {shown}"] if over else []
 
 
 def load_sets(folder: Path) -> Sets:
