@@ -22,7 +22,7 @@ VERIFY_HELP = "What judges answers: numeric, choice, symbolic (extra math), or y
 
 HOURS = """
 Hours were measured where they are not said to be estimated. Estimated, likely and low to high: as `selftrain plan NAME
-compute.device=cuda` has them on one H100, over the number of cards; gsm-symbolic-smollm2: on two cores with bf16."""
+compute.device=cuda` has them on one H100, over the number of cards."""
 
 FIELD_HELP = "A file's column: OURS=THEIRS, e.g. question=prompt."
 

@@ -307,6 +307,9 @@ def test_the_papers_split_of_gsm8k(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert parts == {"paper-train": ["gsm8k/train-1", "gsm8k/train-3"], "paper-validation": ["gsm8k/train-2"]}
     with pytest.raises(DataError, match="not from the hub"):
         load(spec(tmp_path, "gsm8k", "train.jsonl", text, split="test"))
+    one_side = json.dumps(rows[0])
+    with pytest.raises(DataError, match=r"got none \(1 not in the split paper-validation\)"):
+        load(spec(tmp_path, "gsm8k", "train.jsonl", one_side, split="paper-validation"))
 
 
 def test_the_list_of_the_papers_split_is_that_of_the_real_files(data_dir: Path) -> None:

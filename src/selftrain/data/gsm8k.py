@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
 from importlib import resources
 
 from selftrain.calculator.annotation import canonicalise
@@ -37,19 +36,20 @@ def load_gsm8k(spec: DataSpec, offline: bool) -> LoadedSet:
     if spec.path is None:
         split = "train" if spec.split in PAPER_SPLITS else spec.split
         rows = hub_rows(HUB_NAME, splits_of(split, ["train"]), offline=offline, config="main")
-        problems = _share((_problem(row, row.key) for row in rows), spec.split)
-        return LoadedSet(problems, {}, [f"hub data set {HUB_NAME}"], rows_digest(problems))
+        problems, skipped = _share([_problem(row, row.key) for row in rows], spec.split)
+        return LoadedSet(problems, skipped, [f"hub data set {HUB_NAME}"], rows_digest(problems))
     path = open_path(spec.path, "a GSM8K file of rows {question, answer}")
-    problems = _share((_problem(row, f"{path.stem}-{row.key}") for row in read_rows(path)), spec.split)
-    return LoadedSet(problems, {}, [], file_digest(path))
+    problems, skipped = _share([_problem(row, f"{path.stem}-{row.key}") for row in read_rows(path)], spec.split)
+    return LoadedSet(problems, skipped, [], file_digest(path))
 
 
-def _share(problems: Iterable[Problem], split: str | None) -> list[Problem]:
-    """All of them, or one side of the paper's split."""
+def _share(problems: list[Problem], split: str | None) -> tuple[list[Problem], dict[str, int]]:
+    """All of them, or one side of the paper's split; where that side is empty, how many the other has."""
     if split not in PAPER_SPLITS:
-        return list(problems)
+        return problems, {}
     held_out, wanted = _held_out(), PAPER_SPLITS[split]
-    return [problem for problem in problems if (question_key(problem.question) in held_out) == wanted]
+    found = [problem for problem in problems if (question_key(problem.question) in held_out) == wanted]
+    return found, {} if found else {f"not in the split {split}": len(problems)}
 
 
 def question_key(question: str) -> str:
