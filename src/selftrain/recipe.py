@@ -91,6 +91,16 @@ def shipped_text(name_or_path: str, what: str, folder: str) -> str:
     )
 
 
+def short_name(name_or_path: str) -> str:
+    """A recipe's or study's name; of a file, its name without folder and suffix.
+
+    >>> short_name("gsm8k-qwen3-0.6b"), short_name("tried/mine.yaml")
+    ('gsm8k-qwen3-0.6b', 'mine')
+    """
+    path = Path(name_or_path)
+    return path.stem if path.suffix in YAML_SUFFIXES else path.name
+
+
 def _beside(path: Path) -> list[str]:
     """The YAML files of the folder that a path names."""
     entries = sorted(path.parent.iterdir()) if path.parent.is_dir() else []

@@ -75,9 +75,9 @@ def recipes_cp(
     file: Annotated[Path | None, typer.Argument(help="The file to make; default NAME.yaml here.")] = None,
 ) -> None:
     """Copy a recipe into a file of your own, to change and run. The run is named as the file."""
-    from selftrain.recipe import YAML_SUFFIXES, recipe_text, renamed
+    from selftrain.recipe import YAML_SUFFIXES, recipe_text, renamed, short_name
 
-    target = file or Path(f"{Path(name).stem}.yaml")
+    target = file or Path(f"{short_name(name)}.yaml")
     text = renamed(recipe_text(name), target.stem)
     if target.exists():
         raise ConfigError(f"{target} is there already.", "Name another file.")

@@ -142,6 +142,7 @@ def test_help_teaches_and_is_quick_to_import(tmp_path: Path, cli: Cli) -> None:
 
 
 def test_a_recipe_is_copied_once(tmp_path: Path, cli: Cli) -> None:
+    assert cli("recipes", "cp", "gsm8k-qwen3-0.6b", cwd=tmp_path).stdout == "gsm8k-qwen3-0.6b.yaml\n"
     assert cli("recipes", "cp", "smoke", "mine.yaml", cwd=tmp_path).stdout == "mine.yaml\n"
     shown = cli("recipes", "show", "smoke", cwd=tmp_path).stdout
     assert (tmp_path / "mine.yaml").read_text() == shown.replace("name: smoke\n", 'name: "mine"\n', 1) != shown

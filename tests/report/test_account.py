@@ -9,7 +9,7 @@ import pytest
 
 from selftrain.errors import ConfigError, DataError, RunError
 from selftrain.recipe import load_config
-from selftrain.report.account import cpu_name, environment, has_chat_template, lineage
+from selftrain.report.account import cpu_name, environment, has_chat_template, lineage, recipe_of
 from selftrain.report.collect import collect
 from selftrain.report.expected import expected_stages, stages_beyond
 from selftrain.report.files import RunFiles
@@ -62,6 +62,12 @@ def test_run_facts(finished: Path) -> None:
     assert run["delivered"] == {"stage": "1-iteration/sft", "digest": "f" * 64}
     assert run["pending"] == [] and run["precision"] == ["fp32"]
     assert run["config"]["training"]["dpo"]["beta"] == 0.3
+
+
+def test_a_recipe_is_named_where_the_run_is_that_recipe_and_nothing_else() -> None:
+    assert recipe_of(load_config("smoke")) == "smoke"
+    assert recipe_of(load_config("smoke", ["seed=5"])) is None
+    assert recipe_of(load_config("smoke", ["name=mine"])) is None
 
 
 def test_a_cut_run_says_what_is_missing_next(make_until: Callable[[str], Path]) -> None:

@@ -16,6 +16,9 @@ def test_the_page_tells_figures_cost_and_digests_but_no_path(finished: Path) -> 
     assert "| 1-iteration/sft | training and sampling |" in page
     assert results["run"]["delivered"]["digest"][:16] in page
     assert "pseudo-labels written by" in page
+    assert "- `selftrain run config.yaml`, the run folder's." in page, "no recipe is called tiny"
+    of_a_recipe = {**results, "run": {**results["run"], "recipe": "smoke"}}
+    assert "- `selftrain run smoke`\n" in results_markdown(of_a_recipe)
     assert str(finished) not in page and str(finished.parent) not in page
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from selftrain.metrics import wilson
+from selftrain.recipe import short_name
 from selftrain.report.csvfiles import csv_text
 from selftrain.study.collect import study_results
 from selftrain.study.spec import Study, StudyRun, runs_of
 from selftrain.study.tables import study_table
-from selftrain.study.text import study_markdown, study_text
+from selftrain.study.text import head, study_markdown, study_text
 
 
 def row(results: dict[str, Any], arm: str, test_set: str = "first") -> dict[str, Any]:
@@ -95,7 +96,10 @@ def test_an_unfinished_study_shows_what_is_there(tiny: Study, runs: list[StudyRu
 def test_nothing_begun_is_a_table_of_nothing(tiny: Study, runs: list[StudyRun]) -> None:
     results = study_results(tiny, runs)
     assert not any(row(results, arm)["runs"] for arm in tiny.arms)
-    assert "0 of 6 runs are finished" in study_text(results, expect=True)
+    text = study_text(results, expect=True)
+    assert "0 of 6 runs are finished" in text and text.startswith(f"{tiny.name} over {short_name(tiny.recipe)}: ")
+    results["study"]["bases"] = {results["model"]: "of/its-own.yaml"}
+    assert " over its-own: " in head(results), "a base model's own recipe stands for the study's"
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def test_a_study_over_another_recipe_keeps_its_arms_and_has_a_folder_of_its_own(
         assert {run.config.model for run in runs} == {load_config(recipe).model}
     assert default_folder(main) == Path("runs/study-main")
     assert default_folder(main, str(mine)) == Path("runs/study-main-mine")
+    assert default_folder(main, "gsm8k-qwen3-0.6b") == Path("runs/study-main-gsm8k-qwen3-0.6b")
     assert default_folder(load_study("iterations"), str(mine)) == Path("runs/study-main-mine")
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import __version__
+from selftrain.config import RunConfig
 from selftrain.cost import PARTS, stage_cost, total
 from selftrain.hardware import num_cpus
 from selftrain.judged import BROUGHT
+from selftrain.recipe import load_config, recipe_names
 from selftrain.report.expected import expected_stages
 from selftrain.report.files import RunFiles
 from selftrain.report.learning import by_question, health
@@ -48,8 +50,14 @@ def run_facts(run: RunFiles) -> dict[str, Any]:
         "device": config.compute.device,
         "chat_template": has_chat_template(run.folder),
         "command": f"selftrain run {run.folder / 'config.yaml'} --out NEW_FOLDER",
+        "recipe": recipe_of(config),
         "config": config.model_dump(mode="json"),
     }
+
+
+def recipe_of(config: RunConfig) -> str | None:
+    """The recipe of this package that is this configuration to the last setting, None where none is."""
+    return config.name if config.name in recipe_names() and load_config(config.name) == config else None
 
 
 def base_digest(run: RunFiles) -> str | None:

@@ -39,7 +39,7 @@ def results_markdown(results: Json) -> str:
         "",
         "## How it was made",
         "",
-        f"- `selftrain run {escaped(run['name'])}`",
+        f"- `selftrain run {run['recipe']}`" if run["recipe"] else "- `selftrain run config.yaml`, the run folder's.",
         f"- Seed {run['seed']}; method `{run['method']}`; model `{escaped(run['model'])}` "
         f"({escaped(run['weights_source'] or 'built in')}).",
         f"- {environment['cpu']}, {environment['cores']} cores, {environment['system']}; "

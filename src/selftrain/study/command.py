@@ -12,6 +12,7 @@ from selftrain import durable
 from selftrain.errors import RunError
 from selftrain.processes import join
 from selftrain.progress import Progress, Silent
+from selftrain.recipe import short_name
 from selftrain.report.archive import write_archive
 from selftrain.report.csvfiles import csv_text
 from selftrain.report.write import PAGE
@@ -71,7 +72,7 @@ def study_command(
 
 def default_folder(study: Study, recipe: str | None = None) -> Path:
     """Where the runs of a study lie when nobody says: over another recipe than its own, apart."""
-    return Path("runs") / "-".join(["study", study.home, *([Path(recipe).stem] if recipe else [])])
+    return Path("runs") / "-".join(["study", study.home, *([short_name(recipe)] if recipe else [])])
 
 
 def _report(study: Study, runs: Sequence[StudyRun], folder: Path, expect: bool) -> str:

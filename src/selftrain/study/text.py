@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from selftrain.recipe import short_name
 from selftrain.report.markdown import escaped
 from selftrain.report.text import clean, table
 from selftrain.study.collect import MISSING, NOT_ASKED, PENDING
@@ -82,13 +83,14 @@ def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> lis
 
 
 def head(results: Json) -> str:
-    """The study in a line."""
+    """The study in a line; its recipe is that of the base model where the study names one for it."""
     study = results["study"]
+    recipe = short_name(study["bases"].get(results["model"], study["recipe"]))
     done = sum(run["state"] == "finished" for run in results["runs"])
     return (
-        f"{study['name']}: {results['model']}, seeds {', '.join(map(str, study['seeds']))}; differences are to "
-        f"{study['reference']}, intervals {100 * results['confidence']:g} %; {done} of {len(results['runs'])} runs are "
-        "finished"
+        f"{study['name']} over {recipe}: {results['model']}, seeds {', '.join(map(str, study['seeds']))}; differences "
+        f"are to {study['reference']}, intervals {100 * results['confidence']:g} %; {done} of {len(results['runs'])} "
+        "runs are finished"
     )
 
 
