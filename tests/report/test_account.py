@@ -66,7 +66,9 @@ def test_run_facts(finished: Path) -> None:
 
 def test_a_recipe_is_named_where_the_run_is_that_recipe_and_nothing_else() -> None:
     assert recipe_of(load_config("smoke")) == "smoke"
+    assert recipe_of(load_config("smoke", ["compute.threads=1", "description=as it was"])) == "smoke"
     assert recipe_of(load_config("smoke", ["seed=5"])) is None
+    assert recipe_of(load_config("smoke", ["baselines=[st]"])) is None, "its page has other rows"
     assert recipe_of(load_config("smoke", ["name=mine"])) is None
 
 
