@@ -35,3 +35,19 @@ def test_validation_accuracy_in_standard_errors() -> None:
 def test_a_perfect_model_has_an_error_too() -> None:
     """At 100 % the plain formula gives 0; one problem more or less must not count as a collapse."""
     assert guard.lost_accuracy(1.0, 0.99, 100, LIMITS) == ""
+
+
+def test_a_sampler_that_is_right_less_often() -> None:
+    """Told from chance by the questions' own changes, over the questions that both answered."""
+    before = {f"q{number}": 2 / 3 for number in range(60)}
+    worse = {name: 1 / 3 if number % 2 else 2 / 3 for number, name in enumerate(before)}
+    assert "66.7% of the samples were right before it and 50.0% after it" in guard.fewer_right(before, worse)
+    assert guard.fewer_right(worse, before) == guard.fewer_right(before, before) == guard.fewer_right({}, worse) == ""
+    assert guard.fewer_right(before, {"q0": 0.0, "q1": 1.0}) == ""  # two questions show nothing
+
+
+def test_questions_of_a_template_are_no_independent_evidence() -> None:
+    before = {f"q{number}": 1.0 for number in range(40)}
+    worse = {name: 0.0 if number < 20 else 1.0 for number, name in enumerate(before)}
+    assert guard.fewer_right(before, worse)
+    assert guard.fewer_right(before, worse, {name: "a" if worse[name] else "b" for name in before}) == ""

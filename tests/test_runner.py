@@ -58,8 +58,8 @@ class Bench:
     def validation_drop(self, model: ModelRef, sampler: ModelRef, at: str) -> str:
         return ""
 
-    def warn_if_unmoved(self, at: str) -> None:
-        self.calls.append(f"moved? {at}")
+    def warn_of_samples(self, at: str) -> None:
+        self.calls.append(f"samples of {at}")
 
 
 class Heard:
@@ -97,7 +97,7 @@ def test_dpo_st_is_algorithm_2(tmp_path: Path) -> None:
         f"evaluate fd{one} at {one}/sampler",
         f"{one}/sample-for-labels 4 by fd{one}",
         f"{one}/select<{one}/sample-for-labels 4 by fd{one}>",
-        f"moved? {one}",
+        f"samples of {one}",
         f"{one}/sft from f0",
     ]
     assert f"2-iteration/dpo from f'{one}" in bench.calls, "the reference is this iteration's SFT model"

@@ -6,8 +6,10 @@ Each function gives a sentence, or an empty string where there is nothing to say
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from selftrain.config import GuardConfig
+from selftrain.metrics import NUM_RESAMPLES, Groups, by_group, is_clustered, unit_interval
 
 
 def learned_little(reward_accuracy: float, guard: GuardConfig) -> str:
@@ -29,6 +31,24 @@ def unmoved(changed: float, guard: GuardConfig) -> str:
     if changed >= guard.min_changed_fraction:
         return ""
     return f"only {changed:.1%} of the samples differ after DPO at equal seeds: it did next to nothing."
+
+
+def fewer_right(before: Mapping[str, float], after: Mapping[str, float], groups: Groups | None = None) -> str:
+    """A warning where the DPO model's samples are right less often than the SFT model's, beyond chance.
+
+    Args:
+        before, after: problem id -> the share of its samples that is right, for pairs (f') and for labels (f_d).
+    """
+    common = before.keys() & after.keys()
+    change = {name: after[name] - before[name] for name in common}
+    units = by_group(change, groups if is_clustered(change, groups) else None)
+    if not common or unit_interval(*units, 0.95, 0, NUM_RESAMPLES, (-1.0, 1.0))[1] >= 0:
+        return ""
+    was, now = (sum(shares[name] for name in common) / len(common) for shares in (before, after))
+    return (
+        f"DPO made a worse sampler: {was:.1%} of the samples were right before it and {now:.1%} after it: "
+        "expect fewer labels (pairs.gold_winner=never or a lower training.dpo.learning_rate may help)."
+    )
 
 
 def lost_right_answers(chosen_change_per_token: float, guard: GuardConfig) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import collections
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from selftrain.records import Completion, read_jsonl
@@ -15,6 +16,14 @@ STRICT, FLEXIBLE = "strict", "flexible"
 def right_by_problem(completions: Sequence[Completion], extraction: str = STRICT) -> dict[str, bool]:
     """problem id -> whether its (greedy) completion is right."""
     return {c.problem_id: is_right(c, extraction) for c in completions}
+
+
+def right_shares(completions: Iterable[Completion], extraction: str = STRICT) -> dict[str, float]:
+    """problem id -> the share of its samples that is right."""
+    verdicts: dict[str, list[bool]] = collections.defaultdict(list)
+    for completion in completions:
+        verdicts[completion.problem_id].append(is_right(completion, extraction))
+    return {name: sum(right) / len(right) for name, right in verdicts.items()}
 
 
 def is_right(completion: Completion, extraction: str = STRICT) -> bool:

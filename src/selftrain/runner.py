@@ -175,7 +175,7 @@ class Runner:
         """Right and distinct completions as examples, after the gold ones."""
         pool = samples if self.config.labels.pool == "all" else samples[-1:]
         examples = self.bench.select([*self.bench.brought_for("labels"), *pool], iteration.name)
-        self.bench.warn_if_unmoved(iteration.name)
+        self.bench.warn_of_samples(iteration.name)
         return examples
 
     def evaluate(self, model: ModelRef, at: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from selftrain import guard
 from selftrain.bench import Bench
-from selftrain.judged import COMPLETIONS, accuracy_of, changed_fraction
+from selftrain.judged import COMPLETIONS, accuracy_of, changed_fraction, right_shares
 from selftrain.models import DTYPES
 from selftrain.modelstore import ModelRef
 from selftrain.records import Completion, Problem, read_jsonl
@@ -100,17 +100,18 @@ class SampleBench(Bench):
         after = self.validation_accuracy(sampler, f"{at}/sampler")
         return guard.lost_accuracy(before, after, len(self.sets.validation), self.config.guard)
 
-    def warn_if_unmoved(self, at: str) -> None:
-        """Compare what f' and f_d wrote at equal seeds; warn when DPO changed next to nothing."""
+    def warn_of_samples(self, at: str) -> None:
+        """Compare what f' and f_d drew of each question; warn where DPO changed next to nothing, or did harm."""
         files = [self.rundir.path / at / kind / COMPLETIONS for kind in ("sample-for-pairs", "sample-for-labels")]
         if not all(file.is_file() for file in files):
             return
         before, after = (read_jsonl(file, Completion) for file in files)
         changed = changed_fraction(before, after)
-        if changed is None:
-            return
-        self.progress.say(f"  {at}: {changed:.0%} of the samples differ from the SFT model's at equal seeds")
-        self.warn(guard.unmoved(changed, self.config.guard), at)
+        if changed is not None:
+            self.progress.say(f"  {at}: {changed:.0%} of the samples differ from the SFT model's at equal seeds")
+            self.warn(guard.unmoved(changed, self.config.guard), at)
+        groups = {problem.id: problem.group for problem in self.sets.questions}
+        self.warn(guard.fewer_right(right_shares(before), right_shares(after), groups), at)
 
     def _evaluate(self, model: ModelRef, name: str, problems: Sequence[Problem], *, calculator: bool) -> StageResult:
         tokens = self.config.evaluation.max_new_tokens or self.config.sampling.max_new_tokens
