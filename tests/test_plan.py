@@ -71,6 +71,8 @@ def test_training_by_hand() -> None:
     assert (last.rows, last.steps, last.trained_tokens) == (3, 5, 3 * (44 + 27))
     assert work_of("1-iteration/sft", LOW).trained_tokens == warm_up.trained_tokens
     assert work_of("1-iteration/sft", HIGH).rows == 2 + 3 * 4
+    both = work_of("1-iteration/select", HIGH, "labels.reuse_samples_for_pairs=true", "labels.cap_percentile=100")
+    assert both.rows == 2 + 3 * (4 + 4), "samples for pairs are a chance of a label too"
     assert work_of("1-iteration/dpo").steps == 1  # (1 - 2 * 70/256) * 3 = 1.36: one pair
     assert tokens("1-iteration/dpo") == (0, 0, 20 + 2 * 7, 2 * (20 + 2 * 7))
     assert tokens("1-iteration/dpo", LIKELY, "training.layout=rows") == (0, 0, 54, 108)

@@ -36,8 +36,9 @@ class Bench:
         self.calls.append(f"{at}/sft from {start.digest}" + (f" for {num_steps}" if num_steps else ""))
         return ModelRef(f"{at}/sft", Path(at), f"f'{at}", steps=7)
 
-    def sample(self, model: ModelRef, number: int, iteration: int, name: str) -> StageResult:
-        return self.result(f"{name} {number} by {model.digest}")
+    def sample(self, model: ModelRef, draws: range, iteration: int, name: str) -> StageResult:
+        further = f" from {draws.start}" if draws.start else ""
+        return self.result(f"{name} {len(draws)}{further} by {model.digest}")
 
     def brought_for(self, use: str) -> list[StageResult]:
         return self.brought.get(use, [])
@@ -123,6 +124,23 @@ def test_samples_made_elsewhere_join_every_pool_that_asks_for_them(tmp_path: Pat
     sampled = "2-iteration/sample-for-labels 4 by fd2-iteration"
     assert f"2-iteration/select<samples,{sampled}>" in bench.calls
     assert "1-iteration/pair of 1" in bench.calls and "0-warmup/select<>" in bench.calls
+
+
+def test_samples_for_pairs_may_become_labels_too(tmp_path: Path) -> None:
+    """Those for labels are further draws then, and both kinds pool over iterations; ST has no samples for pairs."""
+    reuse, one, two = "labels.reuse_samples_for_pairs=true", "1-iteration", "2-iteration"
+    pairs, labels = ("{0}/sample-for-pairs 4 by f'{1}", "{0}/sample-for-labels 4 from 4 by fd{0}")
+    bench = Bench()
+    self_train(runner(tmp_path, bench, NO_VALIDATION, reuse, "schedule.iterations=2"), MAIN)
+    drawn = [labels.format(one), labels.format(two), pairs.format(one, "0-warmup"), pairs.format(two, one)]
+    assert f"{two}/select<{','.join(drawn)}>" in bench.calls
+    current = Bench()
+    work = runner(tmp_path / "current", current, NO_VALIDATION, reuse, "schedule.iterations=2", "labels.pool=current")
+    self_train(work, MAIN)
+    assert f"{two}/select<{drawn[1]},{drawn[3]}>" in current.calls
+    for arm, number in ((Arm("st", "st"), 4), (Arm("st-matched", "st", matched=True), 8)):
+        self_train(work, arm)
+        assert f"{arm.prefix}{one}/sample-for-labels {number} by f'0-warmup" in current.calls
 
 
 def test_st_samples_from_the_sft_model(tmp_path: Path) -> None:

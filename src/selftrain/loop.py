@@ -3,7 +3,8 @@
 `work` does the stages (runner.py): each call is one stage of the run folder, skipped when it is finished.
 Departures: the loop may stop on validation accuracy (`schedule.patience`); a DPO model that collapsed, or an
 iteration without a single pair, leaves the sampling to the SFT model (the iteration degrades to ST); a user's own
-SFT model may stand for the warm-up's (`warmup_model`), and samples made elsewhere join the pools (`data.samples`).
+SFT model may stand for the warm-up's (`warmup_model`), samples made elsewhere join the pools (`data.samples`), and the
+right samples for pairs may become labels too (`labels.reuse_samples_for_pairs`).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def self_train(work: Runner, arm: Arm) -> ModelRef:
             pairs = work.pair(samples_for_pairs, iteration)  # right against wrong
             sampler = work.dpo(model, pairs, iteration)  # f_d = DPO(f', pairs), reference f'
         samples_for_labels.append(work.sample(sampler, iteration, "sample-for-labels"))  # K_sft, from f_d (ST: f')
-        pseudo_labelled = work.select(samples_for_labels, iteration)  # right and distinct, beside the gold ones
+        pseudo_labelled = work.select(samples_for_labels, samples_for_pairs, iteration)  # right, distinct; and gold
         model = work.sft(work.start(base, model), pseudo_labelled, iteration.name)  # from f0, never continued
         work.evaluate(model, iteration.name)
     return work.best(arm, model)

@@ -1,6 +1,7 @@
 """The stages of a run that sample: for pairs and labels, and greedily for evaluation and validation.
 
-Two models meet equal seeds, since streams depend on iteration, question and k. Test sets are read by evaluation alone.
+Two models meet equal seeds where they make the same draws, since streams depend on iteration, question and k. Test sets
+are read by evaluation alone.
 """
 
 from __future__ import annotations
@@ -67,14 +68,14 @@ class SampleBench(Bench):
             if kept:
                 yield Shape(min(slots, samples * min(len(kept), sampling.shard_questions)), max(kept), tokens)
 
-    def sample(self, model: ModelRef, num_samples: int, iteration: int, name: str) -> StageResult:
-        """K samples a question of U. Streams depend on iteration, question and k: two models meet equal seeds."""
+    def sample(self, model: ModelRef, draws: range, iteration: int, name: str) -> StageResult:
+        """The draws of each question of U, by k. Streams depend on iteration, question and k alone."""
         sampling = self.config.sampling
         params = SamplingParams(
             sampling.temperature, sampling.top_k, sampling.top_p, sampling.max_new_tokens, sampling.calculator
         )
         seed = (self.config.seed, "sample", iteration)
-        return self._sample_stage(name, model, self.sets.questions, num_samples, params, seed, LABEL_TOLERANCE)
+        return self._sample_stage(name, model, self.sets.questions, draws, params, seed, LABEL_TOLERANCE)
 
     def evaluate(self, model: ModelRef, at: str) -> None:
         """Greedy on the test sets: all of them, but only the first for the base model and for samplers."""
@@ -117,22 +118,22 @@ class SampleBench(Bench):
         tokens = self.config.evaluation.max_new_tokens or self.config.sampling.max_new_tokens
         params = SamplingParams(0.0, 0, 1.0, tokens, calculator)
         seed = (self.config.seed, "evaluate")
-        return self._sample_stage(name, model, problems, 1, params, seed, EVALUATION_TOLERANCE)
+        return self._sample_stage(name, model, problems, range(1), params, seed, EVALUATION_TOLERANCE)
 
     def _sample_stage(
         self,
         name: str,
         model: ModelRef,
         problems: Sequence[Problem],
-        num_samples: int,
+        draws: range,
         params: SamplingParams,
         seed: tuple[str | int, ...],
         tolerance: Any,
     ) -> StageResult:
         sampling = self.config.sampling
         plan = SamplePlan(
-            num_samples, params, seed, sampling.shard_questions, self.config.prompt.max_prompt_tokens,
-            tolerance, name, model.digest,
+            len(draws), params, seed, sampling.shard_questions, self.config.prompt.max_prompt_tokens,
+            tolerance, name, model.digest, draws.start,
         )  # fmt: skip
         ask = self.codec.base_prompt if model.stage == "base" else self.codec.prompt
 
@@ -149,7 +150,7 @@ class SampleBench(Bench):
             name,
             inputs={"model": model.digest, "data": self.data_digest},
             settings={
-                **dataclasses.asdict(plan),
+                **{key: value for key, value in dataclasses.asdict(plan).items() if key != "first_k" or value},
                 "tolerance": str(tolerance),
                 "slots": sampling.slots,
                 "rows": len(problems),

@@ -37,10 +37,11 @@ class Workbench(SampleBench):
 
     def select(self, pool: Sequence[StageResult], at: str) -> StageResult:
         """Gold examples of L, then the pool's right and distinct completions."""
+        rules = self.config.labels.model_dump(exclude={"reuse_samples_for_pairs"})  # that says what the pool is
         return self._told(
             f"{at}/select",
             inputs={"data": self.data_digest, **digests(pool)},
-            settings={"labels": self.config.labels.model_dump(), "targets": self.config.training.max_target_tokens},
+            settings={"labels": rules, "targets": self.config.training.max_target_tokens},
             work=lambda folder: run_select(
                 folder,
                 f"{at}/select",

@@ -45,6 +45,32 @@ def test_every_pseudo_label_names_the_model_that_wrote_it(smoke: Path) -> None:
     assert dpo != warm
 
 
+def test_samples_for_pairs_become_labels_where_asked(
+    smoke: Path, tmp_path: Path, cli: Cli, fingerprint: Fingerprint
+) -> None:
+    """Both models' labels, no draw made twice, and nothing else of the run, nor of its ST baseline, is another."""
+    other = tmp_path / "reuse"
+    made = cli("run", "smoke", "labels.reuse_samples_for_pairs=true", "baselines=[st]", "--out", str(other))
+    assert made.returncode == 0, made.stderr
+    pairs, labels = (f"1-iteration/sample-for-{kind}" for kind in ("pairs", "labels"))
+    drawn = [
+        {(c.problem_id, c.k): c.model for c in read_jsonl(other / kind / "completions.jsonl", Completion)}
+        for kind in (pairs, labels)
+    ]
+    assert {k for _, k in drawn[0]} == {0, 1, 2, 3} and {k for _, k in drawn[1]} == {4, 5, 6, 7}
+    examples = read_jsonl(other / "1-iteration/select/examples.jsonl", Example)
+    known = {name: set(models.values()) for name, models in zip((pairs, labels), drawn, strict=True)}
+    origins = {(e.origin.partition("#")[0], e.model) for e in examples if e.origin != "gold"}
+    assert origins == {(name, model) for name, models in known.items() for model in models}
+    mine, theirs = fingerprint(other), fingerprint(smoke)
+    changed = {name for name in mine if mine[name] != theirs[name]}
+    assert {f"{labels}/completions.jsonl", "1-iteration/select/examples.jsonl", "1-iteration/sft"} <= changed
+    new = (labels, "1-iteration/select", "1-iteration/sft", "1-iteration/evaluate", "1-iteration/validate", "final/")
+    assert not [name for name in changed if not name.startswith(new)]
+    assert any(name.startswith("baseline-st/") for name in mine)
+    assert "samples differ at equal seeds" not in made.stderr + made.stdout
+
+
 def test_training_uses_the_stored_ids_of_the_samples(smoke: Path) -> None:
     written = {
         (c.problem_id, f"{c.stage}#{c.k}"): c.token_ids

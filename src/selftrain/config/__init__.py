@@ -83,6 +83,10 @@ class LabelsConfig(Section):
     pool: Literal["all", "current"] = Field(
         "all", description="samples of every DPO model so far, or this one's (code: all)"
     )
+    reuse_samples_for_pairs: bool = Field(
+        False,
+        description="right samples for pairs become labels too; those for labels are further draws (paper: no)",
+    )
 
 
 class ScheduleConfig(Section):

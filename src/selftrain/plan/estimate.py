@@ -126,8 +126,11 @@ class Estimator:
         return with_gold, sum(one.rows for one in self.questions) - with_gold
 
     def _labels(self, stage: str) -> int:
-        number = _place(stage)[1] if self.config.labels.pool == "all" else 1
+        (arm, iteration), labels = _place(stage), self.config.labels
+        number = iteration if labels.pool == "all" else 1
         pool = number * self._samples_a_question(stage.replace("/select", "/sample-for-labels"))
+        if labels.reuse_samples_for_pairs and self.config.method == "dpo-st" and not arm:
+            pool += number * self.config.sampling.samples_for_pairs
         most, likely = (num_labels(guess, self.config.labels, pool, *self._with_gold()) for guess in (HIGH, self.guess))
         return min(most, round(likely * self._seen("select")))
 

@@ -74,7 +74,7 @@ def compared_places(rows: Sequence[Json]) -> tuple[int, int | None]:
 
 
 def _sampled(run: RunFiles) -> dict[str, Any] | None:
-    """The questions that were sampled, draw by draw: what stood before and after each DPO, at equal seeds."""
+    """The questions that were sampled, draw by draw: what stood before and after each DPO."""
     problems = [*run.problems("train"), *run.problems("unlabelled")]
     wanted = set(sorted((problem.id for problem in problems), key=_place)[:SAMPLED_QUESTIONS])
     chosen = [problem for problem in problems if problem.id in wanted]

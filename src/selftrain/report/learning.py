@@ -1,9 +1,9 @@
 """What the DPO step did, and how the samples fared: per iteration, counted from samples, pairs and examples.
 
-Before and after DPO are compared where the two models drew at equal seeds: the draws (question, k) that both made,
-so the first k of each question, k the smaller of the two numbers of samples. "Distinct right" counts texts that are
-right and differ, per question. A question is all right when each of its samples is right (it gives no loser), all
-wrong when none is (only its gold rationale can win), else mixed.
+Before and after DPO are compared at the first k draws of each question, k the smaller of the two numbers of samples.
+They are draws at equal seeds, but with `labels.reuse_samples_for_pairs`, where the DPO model's are further ones.
+"Distinct right" counts texts that are right and differ, per question. A question is all right when each of its samples
+is right (it gives no loser), all wrong when none is (only its gold rationale can win), else mixed.
 """
 
 from __future__ import annotations

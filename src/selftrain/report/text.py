@@ -100,13 +100,13 @@ def _dpo(row: Json) -> Iterator[str]:
         f"{after['reward_accuracy']:.0%}, right answers {after['chosen_change_per_token']:+.3f} and wrong ones "
         f"{after['rejected_change_per_token']:+.3f} nats a token"
     )
-    if row["after"] and row["changed_fraction"] is not None:
+    if row["after"]:
         k, before, now = row["common_k"], row["before"], row["after"]
-        yield (
-            f"  {row['changed_fraction']:.0%} of the samples differ at equal seeds; pass@{k} "
-            f"{pick(before['pass_at'], k):.1%} -> {pick(now['pass_at'], k):.1%}; distinct right texts "
-            f"{before['distinct_right']} -> {now['distinct_right']}"
-        )
+        changed = row["changed_fraction"]
+        differ = "" if changed is None else f"{changed:.0%} of the samples differ at equal seeds; "
+        passes = f"pass@{k} {pick(before['pass_at'], k):.1%} -> {pick(now['pass_at'], k):.1%}"
+        distinct = f"distinct right texts {before['distinct_right']} -> {now['distinct_right']}"
+        yield f"  {differ}{passes}; {distinct}"
 
 
 def _brought(found: Json) -> str:

@@ -42,6 +42,7 @@ class SamplePlan:
     tolerance: Fraction
     stage: str
     model_digest: str
+    first_k: int = 0  # of each problem: draws from here on, where those before were made elsewhere
 
 
 def run_sample(
@@ -85,7 +86,7 @@ def run_sample(
         requests = [
             Request(problem.id, k, prompts[problem.id], derive_seed(*plan.seed, problem.id, k))
             for problem in members
-            for k in range(plan.num_samples)
+            for k in range(plan.first_k, plan.first_k + plan.num_samples)
         ]
         generated = sampler[0].generate(requests, plan.params, lambda _: progress.advance())
         return _judged(members, requests, generated, plan, codec)

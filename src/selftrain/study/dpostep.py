@@ -3,7 +3,7 @@
     dpo_steps(study, runs, there, 0.95)
       -> [{"arm": "dpo-st", "iteration": 1, "passes": [{"k": 1, "before": 0.361, "after": 0.365, ...}], ...}]
 
-Before and after drew answers to the same questions of U at equal seeds, and are compared question by question. pass@k
+Before and after drew answers to the same questions of U, and are compared question by question. pass@k
 is the unbiased estimate from all that were drawn; distinct right texts are counted at the k that both drew. Iterations
 whose DPO model did not sample (no pairs, or the guard) are left out.
 """

@@ -113,7 +113,7 @@ def _dpo_steps(results: Json) -> Iterator[Part]:
         counts = [f"{before:,.1f}", f"{after:,.1f}", f"{after - before:+,.1f}", "", ""]
         rows.append(Row([f"{name}: distinct right texts, first {step['k']} a question", *counts], step["runs"]))
     note = (
-        "Answers that were sampled for the same questions of U at equal seeds, by the SFT model and then by the DPO "
+        "Answers that were sampled for the same questions of U, by the SFT model and then by the DPO "
         "model that was trained from it."
     )
     header = ["", "before", "after", "change", "interval", "verdict"]

@@ -24,7 +24,13 @@ READS: dict[str, tuple[str, ...]] = {  # the last part of a stage's name -> the 
     "pair": ("pairs.",),
     "dpo": ("training.dpo.",),
     "sample-for-pairs": ("sampling.samples_for_pairs", "method", *DRAWN),
-    "sample-for-labels": ("sampling.samples_for_labels", "method", "guard.", *DRAWN),
+    "sample-for-labels": (
+        "sampling.samples_for_labels",
+        "labels.reuse_samples_for_pairs",
+        "method",
+        "guard.",
+        *DRAWN,
+    ),  # fmt: skip
 }
 LOOP = ("schedule.start_from", "schedule.reference", "schedule.patience")
 LENGTH = ("schedule.iterations", "schedule.patience", "method")  # which model is the last
