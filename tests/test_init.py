@@ -81,6 +81,16 @@ def test_the_rate_of_dpo_follows_steps_and_size(rows: int) -> None:
     assert (dpo.learning_rate, dpo.beta) == ("auto", 0.3)
 
 
+@pytest.mark.parametrize(("rows", "as_asdiv"), [(60, False), (400, True)])
+def test_rules_for_pairs_and_labels_are_those_of_the_recipe_it_takes_after(rows: int, as_asdiv: bool) -> None:
+    config = init(write(made_up(rows)), model="some/model").config
+    like = load_config("asdiv-smollm2" if as_asdiv else "quickstart")
+    assert (config.pairs.gold_winner, config.labels) == (like.pairs.gold_winner, like.labels)
+    assert (config.training.sft.batch_size, config.training.dpo.max_steps) == (
+        like.training.sft.batch_size, like.training.dpo.max_steps,
+    )  # fmt: skip
+
+
 def test_equal_questions_are_counted_once() -> None:
     rows = made_up(20)
     started = init(write([*rows, *({**row, "question": row["question"].upper()} for row in rows[:10])]), model="a/b")

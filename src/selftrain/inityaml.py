@@ -21,6 +21,7 @@ from selftrain.toy import NAMES as TOYS
 from selftrain.weights import SMOLLM2
 
 QUICKSTART_STEPS = 24  # of quickstart's warm-up: 64 rows, 3 times, 8 at once
+AS_ASDIV = 256  # rows with rationales from which on sizes and rules are asdiv-smollm2's, which has 300
 WITHOUT_CALCULATOR = 100
 MICRO_BATCH_TOKENS = 1024
 AUTO_RATE = "auto: 1e-4 over DPO's steps, with a cap by the model's size"
@@ -98,6 +99,7 @@ def recipe_yaml(facts: Facts) -> str:
         *_training(facts.model, num_train),
         f"  max_target_tokens: {lengths.max_target}  # as max_new_tokens",
         f"  micro_batch_tokens: {max(MICRO_BATCH_TOKENS, lengths.max_prompt + lengths.max_target)}  # speed and memory",
+        *_rules(facts.model, num_train),
         "schedule: {iterations: 1}  # paper's code: 3; each takes about as long as the first",
         f"evaluation: {{without_calculator_rows: {min(num_test, WITHOUT_CALCULATOR)}}}  # test rows asked twice",
         *(["compute: {min_free_disk_gb: 0.1}  # a random model is small"] if facts.model in TOYS else []),
@@ -124,7 +126,7 @@ def _training(model: str, num_train: int) -> list[str]:
         lines.append(
             "  # SFT's rate is for 135 M parameters: larger models want a lower one (selftrain recipes: gsm8k-...)."
         )
-    if num_train >= 256:
+    if num_train >= AS_ASDIV:
         return [
             *lines,
             f"  # sizes as asdiv-smollm2, which has 300 rows; {AUTO_RATE}",
@@ -138,6 +140,16 @@ def _training(model: str, num_train: int) -> list[str]:
         f"  # {why}; {AUTO_RATE}",
         f"  sft: {{learning_rate: 3.0e-4, batch_size: 8, epochs: {epochs}}}",
         "  dpo: {learning_rate: auto, batch_size: 4, beta: 0.3, max_steps: 20}",
+    ]
+
+
+def _rules(model: str, num_train: int) -> list[str]:
+    """What makes pairs and labels: asdiv-smollm2's rules, found on its own rows, where its sizes are taken too."""
+    if model in TOYS or num_train < AS_ASDIV:
+        return []
+    return [
+        "pairs: {gold_winner: never}  # as asdiv-smollm2, where gold winners made worse samplers; paper's code: always",
+        "labels: {reuse_samples_for_pairs: true}  # as asdiv-smollm2; paper: no",
     ]
 
 

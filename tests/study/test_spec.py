@@ -55,10 +55,19 @@ def test_a_study_over_another_recipe_keeps_its_arms_and_has_a_folder_of_its_own(
 
 def test_every_study_of_the_paper_is_shipped() -> None:
     paper = ["calculator", "compute", "dpo-step", "iterations", "llama", "main", "samples", "speed"]
-    assert [name for name in study_names() if name != "smoke"] == paper
+    assert [name for name in study_names() if name not in ("smoke", "rules")] == paper
     main = load_study("main")
     assert main.paper["google/flan-t5-large"]["dpo-st"]["multiarith"] == 89.0
     assert set(main.paper) == set(main.bases)
+
+
+def test_arms_of_rules_share_what_they_do_not_differ_in(tmp_path: Path) -> None:
+    runs = {run.arm: run.config for run in runs_of(load_study("rules").first_seeds(1), tmp_path)}
+    reuse, own, both = (shared_stages(runs["paper-rules"], runs[arm]) for arm in ("reuse", "no-gold-winners", "both"))
+    assert "1-iteration/dpo" in reuse and "1-iteration/sample-for-labels" not in reuse
+    for shared in (own, both):
+        assert "1-iteration/sample-for-pairs" in shared and "1-iteration/pair" not in shared
+    assert "1-iteration/dpo" in shared_stages(runs["no-gold-winners"], runs["both"])
 
 
 def test_runs_are_arms_times_seeds_seed_by_seed(tiny: Study, tmp_path: Path) -> None:
@@ -116,7 +125,7 @@ def test_runs_that_cannot_be_made_are_refused(different: dict[str, Any], message
 
 
 def test_an_unknown_study_names_the_nearest() -> None:
-    message = "No study or YAML file is called 'mian'; studies: .*, main, samples, smoke, speed"
+    message = "No study or YAML file is called 'mian'; studies: .*, main, rules, samples, smoke, speed"
     with pytest.raises(ConfigError, match=message) as told:
         load_study("mian")
     assert told.value.hint == "Did you mean 'main'?"
