@@ -6,6 +6,7 @@ import errno
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from selftrain.bench import Bench, Stopped
 from selftrain.errors import ConfigError, RunError
 from selftrain.progress import Silent
 from selftrain.recipe import load_config
+from selftrain.records import Completion, Problem, Verdict, write_jsonl
 from selftrain.rundir import RunDir
+from selftrain.samplebench import SampleBench
 from selftrain.sampling.engine import Engine, _Loop
 from selftrain.training.sft import SFTObjective
 from selftrain.workbench import Workbench
@@ -161,3 +164,37 @@ def test_a_run_warns_of_rationales_that_never_come_to_their_answer(tmp_path: Pat
     assert [(warning["stage"], warning["message"][:74]) for warning in results["warnings"]] == [
         ("data", "1 of 30 rationales never come to their row's answer (my/3); a model learns")
     ]
+
+
+def warned_of(folder: Path, after_k: int, after_model: str, right_after: int) -> tuple[list[str], list[str]]:
+    """Said and warned of an iteration: 40 questions, two draws each, all right before DPO, some right after it."""
+    for kind, first, model, right in (("pairs", 0, "sft", 40), ("labels", after_k, after_model, right_after)):
+        verdicts = [Verdict("right" if n < right else "wrong") for n in range(40)]
+        rows = [
+            Completion(f"q{n}", first + k, (k, right), "", "eos", model=model, strict=verdicts[n])
+            for n in range(40)
+            for k in range(2)
+        ]  # fmt: skip
+        (folder / f"1-iteration/sample-for-{kind}").mkdir(parents=True, exist_ok=True)
+        write_jsonl(folder / f"1-iteration/sample-for-{kind}" / "completions.jsonl", rows)
+    heard, warnings = Heard(), list[str]()
+    bench = SimpleNamespace(
+        rundir=SimpleNamespace(path=folder), config=load_config("smoke"), progress=heard,
+        sets=SimpleNamespace(questions=[Problem(f"q{n}", "?") for n in range(40)]),
+        warn=lambda message, stage: warnings.append(message) if message else None,
+    )  # fmt: skip
+    SampleBench.warn_of_samples(bench, "1-iteration")  # type: ignore[arg-type]
+    return heard.lines, warnings
+
+
+def test_what_dpo_did_to_the_sampler_is_told(tmp_path: Path) -> None:
+    """Fewer right after DPO is warned of, more not; what differs is said of equal draws; nothing where f' drew both."""
+    said, warnings = warned_of(tmp_path, 0, "dpo", 25)
+    assert said == ["  1-iteration: 100% of the samples differ from the SFT model's at equal seeds"]
+    assert [message.split(" (")[0] for message in warnings] == [
+        "DPO made a worse sampler: 100.0% of the samples were right before it and 62.5% after it"
+    ]
+    assert warned_of(tmp_path, 0, "dpo", 40)[1] == ["only 0.0% of the samples differ after DPO at equal seeds: "
+                                                    "it did next to nothing."]  # fmt: skip
+    assert warned_of(tmp_path, 2, "dpo", 25) == ([], warnings), "further draws are at other seeds"
+    assert warned_of(tmp_path, 2, "sft", 25) == ([], [])

@@ -33,11 +33,14 @@ def unmoved(changed: float, guard: GuardConfig) -> str:
     return f"only {changed:.1%} of the samples differ after DPO at equal seeds: it did next to nothing."
 
 
-def fewer_right(before: Mapping[str, float], after: Mapping[str, float], groups: Groups | None = None) -> str:
+def fewer_right(
+    before: Mapping[str, float], after: Mapping[str, float], groups: Groups | None = None, *, gold_wins: bool = True
+) -> str:
     """A warning where the DPO model's samples are right less often than the SFT model's, beyond chance.
 
     Args:
         before, after: problem id -> the share of its samples that is right, for pairs (f') and for labels (f_d).
+        gold_wins: gold rationales are winners in pairs, which may be why (docs/guide/training.md).
     """
     common = before.keys() & after.keys()
     change = {name: after[name] - before[name] for name in common}
@@ -46,8 +49,8 @@ def fewer_right(before: Mapping[str, float], after: Mapping[str, float], groups:
         return ""
     was, now = (sum(shares[name] for name in common) / len(common) for shares in (before, after))
     return (
-        f"DPO made a worse sampler: {was:.1%} of the samples were right before it and {now:.1%} after it: "
-        "expect fewer labels (pairs.gold_winner=never or a lower training.dpo.learning_rate may help)."
+        f"DPO made a worse sampler: {was:.1%} of the samples were right before it and {now:.1%} after it "
+        f"({'pairs.gold_winner=never or ' if gold_wins else ''}a lower training.dpo.learning_rate may help)."
     )
 
 

@@ -18,11 +18,11 @@ def right_by_problem(completions: Sequence[Completion], extraction: str = STRICT
     return {c.problem_id: is_right(c, extraction) for c in completions}
 
 
-def right_shares(completions: Iterable[Completion], extraction: str = STRICT) -> dict[str, float]:
-    """problem id -> the share of its samples that is right."""
+def right_shares(completions: Iterable[Completion]) -> dict[str, float]:
+    """problem id -> the share of its samples that is right, under the strict extraction; without a verdict none is."""
     verdicts: dict[str, list[bool]] = collections.defaultdict(list)
     for completion in completions:
-        verdicts[completion.problem_id].append(is_right(completion, extraction))
+        verdicts[completion.problem_id].append(is_right(completion))
     return {name: sum(right) / len(right) for name, right in verdicts.items()}
 
 

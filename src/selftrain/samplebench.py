@@ -102,17 +102,23 @@ class SampleBench(Bench):
         return guard.lost_accuracy(before, after, len(self.sets.validation), self.config.guard)
 
     def warn_of_samples(self, at: str) -> None:
-        """Compare what f' and f_d drew of each question; warn where DPO changed next to nothing, or did harm."""
+        """Compare what f' and f_d drew of each question; warn where DPO changed next to nothing, or did harm.
+
+        Nothing where f' drew both, since there was no pair or the guard spoke: that was said then.
+        """
         files = [self.rundir.path / at / kind / COMPLETIONS for kind in ("sample-for-pairs", "sample-for-labels")]
         if not all(file.is_file() for file in files):
             return
         before, after = (read_jsonl(file, Completion) for file in files)
+        if {completion.model for completion in before} == {completion.model for completion in after}:
+            return
         changed = changed_fraction(before, after)
         if changed is not None:
             self.progress.say(f"  {at}: {changed:.0%} of the samples differ from the SFT model's at equal seeds")
             self.warn(guard.unmoved(changed, self.config.guard), at)
         groups = {problem.id: problem.group for problem in self.sets.questions}
-        self.warn(guard.fewer_right(right_shares(before), right_shares(after), groups), at)
+        gold_wins = self.config.pairs.gold_winner != "never"
+        self.warn(guard.fewer_right(right_shares(before), right_shares(after), groups, gold_wins=gold_wins), at)
 
     def _evaluate(self, model: ModelRef, name: str, problems: Sequence[Problem], *, calculator: bool) -> StageResult:
         tokens = self.config.evaluation.max_new_tokens or self.config.sampling.max_new_tokens

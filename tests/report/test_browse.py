@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from selftrain.records import Completion, Problem
+from selftrain.judged import COMPLETIONS
+from selftrain.records import Completion, Problem, read_jsonl, write_jsonl
 from selftrain.report.browse import Source, answer_set, run_browser
 from selftrain.report.collect import collect
 from selftrain.report.files import RunFiles
@@ -45,6 +48,14 @@ def test_draws_before_and_after_dpo_stand_side_by_side(finished: Path) -> None:
     rows = [row for at, row in zip(sampled["rows"], sampled["answers"], strict=True) if at[0] == u1]
     # before RWR, after RR and no third draw
     assert [[one and one.get("right", 0) for one in row] for row in rows] == [[1, 1], [0, 1], [1, None]]
+
+
+def test_further_draws_stand_beside_the_first_ones(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    file = copy / "1-iteration/sample-for-labels" / COMPLETIONS
+    write_jsonl(file, [dataclasses.replace(c, k=c.k + 3) for c in read_jsonl(file, Completion)])
+    assert browser_of(copy)["sets"][-1] == browser_of(finished)["sets"][-1]
 
 
 def test_what_the_calculator_wrote_is_every_second_piece(finished: Path) -> None:

@@ -30,6 +30,14 @@ def test_rows_dpo_and_warnings_are_told(finished: Path) -> None:
     assert "On the 15 rows without a near training question" in text
 
 
+def test_passes_are_told_without_equal_seeds_but_not_of_a_model_that_did_not_sample(finished: Path) -> None:
+    results = collect(RunFiles(finished))
+    results["dpo"][0]["changed_fraction"] = None
+    assert "\n  pass@2 66.7% -> 75.0%; distinct right texts 3 -> 4" in results_text(results)
+    results["dpo"][0]["sampled_from_dpo"] = False
+    assert "pass@2" not in results_text(results)
+
+
 def test_a_cut_run_says_how_to_go_on(make_until: Callable[[str], Path]) -> None:
     text = results_text(collect(RunFiles(make_until("1-iteration/pair"))))
     assert text.startswith("The run is not finished")

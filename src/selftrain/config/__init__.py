@@ -81,11 +81,11 @@ class LabelsConfig(Section):
     )
     gold_first: bool = Field(True, description="the gold rationale is kept first, so its near-copies drop out (code)")
     pool: Literal["all", "current"] = Field(
-        "all", description="samples of every DPO model so far, or this one's (code: all)"
+        "all", description="samples of every iteration so far, or this one's (code: all)"
     )
     reuse_samples_for_pairs: bool = Field(
         False,
-        description="right samples for pairs become labels too; those for labels are further draws (paper: no)",
+        description="labels from the samples for pairs too; those for labels are further draws then (paper: no)",
     )
 
 
@@ -109,7 +109,9 @@ class GuardConfig(Section):
     min_reward_accuracy: float = Field(
         0.6, ge=0, le=1, description="on its own pairs, below: warn that DPO did nothing"
     )
-    min_changed_fraction: float = Field(0.2, ge=0, le=1, description="samples that differ at equal seeds, below: warn")
+    min_changed_fraction: float = Field(
+        0.2, ge=0, le=1, description="samples that differ at equal seeds, where both models made some, below: warn"
+    )
 
 
 class EvaluationConfig(Section):

@@ -74,7 +74,7 @@ def compared_places(rows: Sequence[Json]) -> tuple[int, int | None]:
 
 
 def _sampled(run: RunFiles) -> dict[str, Any] | None:
-    """The questions that were sampled, draw by draw: what stood before and after each DPO."""
+    """The questions that were sampled, draw by draw: the n-th before each DPO beside the n-th after it."""
     problems = [*run.problems("train"), *run.problems("unlabelled")]
     wanted = set(sorted((problem.id for problem in problems), key=_place)[:SAMPLED_QUESTIONS])
     chosen = [problem for problem in problems if problem.id in wanted]
@@ -83,7 +83,9 @@ def _sampled(run: RunFiles) -> dict[str, Any] | None:
         for kind, purpose in (("sample-for-pairs", "pairs"), ("sample-for-labels", "labels")):
             file = run.folder / at / kind / COMPLETIONS
             if run.is_done(f"{at}/{kind}") and file.is_file():
-                found = (c for c in iter_jsonl(file, Completion) if c.problem_id in wanted)
+                drawn = [c for c in iter_jsonl(file, Completion) if c.problem_id in wanted]
+                first = min((c.k for c in drawn), default=0)  # further draws have higher k
+                found = (dataclasses.replace(c, k=c.k - first) for c in drawn)
                 label = f"{arm + ', ' if arm else ''}iteration {number}, drawn for {purpose}"
                 sources.append(Source.of(label, STRICT, found))
     if not sources:

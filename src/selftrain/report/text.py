@@ -100,7 +100,7 @@ def _dpo(row: Json) -> Iterator[str]:
         f"{after['reward_accuracy']:.0%}, right answers {after['chosen_change_per_token']:+.3f} and wrong ones "
         f"{after['rejected_change_per_token']:+.3f} nats a token"
     )
-    if row["after"]:
+    if row["after"] and row["sampled_from_dpo"] is not False:
         k, before, now = row["common_k"], row["before"], row["after"]
         changed = row["changed_fraction"]
         differ = "" if changed is None else f"{changed:.0%} of the samples differ at equal seeds; "
