@@ -101,10 +101,10 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield made
 
 
-def stage_settings(bench: Any, overrides: list[str]) -> dict[str, Any]:
+def stage_settings(bench: Any, overrides: list[str], draws: range = range(1)) -> dict[str, Any]:
     bench.config = load_config("smoke", overrides)
     model = ModelRef("sft", Path("m"), "digest")
-    given: dict[str, Any] = bench._sample_stage("s", model, [], 1, PARAMS, (0,), LABEL_TOLERANCE)["settings"]
+    given: dict[str, Any] = bench._sample_stage("s", model, [], draws, PARAMS, (0,), LABEL_TOLERANCE)["settings"]
     return given
 
 
@@ -116,6 +116,11 @@ def test_only_vllm_is_in_the_digest(bench: Any) -> None:
     }  # fmt: skip
     with_vllm = stage_settings(bench, ["sampling.backend=vllm", "sampling.vllm.gpu_memory_utilization=0.5"])
     assert with_vllm == {**engine, "backend": "vllm", "vllm": {"gpu_memory_utilization": 0.5}}
+
+
+def test_the_first_draw_is_in_the_digest_of_further_ones_only(bench: Any) -> None:
+    """So that a run of an earlier version finds its stages again."""
+    assert stage_settings(bench, [], range(2, 3)) == {**stage_settings(bench, []), "first_k": 2}
 
 
 def test_the_stage_closes_its_sampler(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
