@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping
 
 from selftrain.config import GuardConfig
-from selftrain.metrics import NUM_RESAMPLES, Groups, by_group, is_clustered, unit_interval
+from selftrain.evidence import change_over_seeds, verdict
+from selftrain.metrics import Groups
 
 
 def learned_little(reward_accuracy: float, guard: GuardConfig) -> str:
@@ -44,8 +45,7 @@ def fewer_right(
     """
     common = before.keys() & after.keys()
     change = {name: after[name] - before[name] for name in common}
-    units = by_group(change, groups if is_clustered(change, groups) else None)
-    if not common or unit_interval(*units, 0.95, 0, NUM_RESAMPLES, (-1.0, 1.0))[1] >= 0:
+    if not common or verdict(change_over_seeds([change], groups)) != "worse":
         return ""
     was, now = (sum(shares[name] for name in common) / len(common) for shares in (before, after))
     return (

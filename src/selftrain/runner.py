@@ -146,14 +146,13 @@ class Runner:
 
     def sample(self, model: ModelRef, iteration: Iteration, kind: str) -> Samples:
         """K samples a question of U: the first draws, or where those for pairs become labels too, further ones."""
-        sampling = self.config.sampling
-        for_pairs, for_labels = range(sampling.samples_for_pairs), range(sampling.samples_for_labels)
-        if iteration.arm.matched:
-            for_labels = range(len(for_labels) + len(for_pairs))
-        elif self.config.labels.reuse_samples_for_pairs and iteration.arm.method == "dpo-st":
-            for_labels = range(len(for_pairs), len(for_pairs) + len(for_labels))
-        draws = for_pairs if kind == "sample-for-pairs" else for_labels
-        return self.bench.sample(model, draws, iteration.number, f"{iteration.name}/{kind}")
+        sampling, arm = self.config.sampling, iteration.arm
+        first, number = 0, sampling.samples_for_pairs
+        if kind == "sample-for-labels":
+            number = sampling.samples_for_labels + (sampling.samples_for_pairs if arm.matched else 0)
+            if self.config.labels.reuse_samples_for_pairs and arm.method == "dpo-st":
+                first = sampling.samples_for_pairs
+        return self.bench.sample(model, range(first, first + number), iteration.number, f"{iteration.name}/{kind}")
 
     def pair(self, samples: Sequence[Samples], iteration: Iteration) -> StageResult:
         """Right against wrong, from the pool of samples."""
@@ -178,8 +177,8 @@ class Runner:
     def select(self, samples: Sequence[Samples], for_pairs: Sequence[Samples], iteration: Iteration) -> StageResult:
         """Right and distinct completions as examples, after the gold ones."""
         labels = self.config.labels
-        kinds = (samples, for_pairs) if labels.reuse_samples_for_pairs else (samples,)
-        pool = [one for kind in kinds for one in (kind if labels.pool == "all" else kind[-1:])]
+        wanted = slice(None) if labels.pool == "all" else slice(-1, None)
+        pool = [*samples[wanted], *(for_pairs[wanted] if labels.reuse_samples_for_pairs else ())]
         examples = self.bench.select([*self.bench.brought_for("labels"), *pool], iteration.name)
         self.bench.warn_of_samples(iteration.name)
         return examples
