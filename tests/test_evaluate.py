@@ -128,6 +128,10 @@ def test_questions_that_the_model_s_run_trained_on_are_named(
     new = write({"question": "Six and one?", "answer": 7}, name="new")
     mixed = write({"question": "Six and one?", "answer": 7}, {"question": "One and one?", "answer": 2}, name="mixed")
     sets = [old, new, mixed]
+    assert evaluate.evaluate_sets(str(tmp_path / "run/model"), sets).splitlines()[-1:] == [
+        "warning: 1 of 2 questions of old were trained on: this is no test on new ones",
+    ]  # plain SFT: the second question was not sampled
+    (tmp_path / "run/1-iteration").mkdir()
     assert evaluate.evaluate_sets(str(tmp_path / "run/model"), sets).splitlines()[-2:] == [
         "warning: 2 of 2 questions of old were trained on: this is no test on new ones",
         "warning: 1 of 2 questions of mixed were trained on: this is no test on new ones",

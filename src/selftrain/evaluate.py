@@ -189,7 +189,8 @@ def _seen_in_training(model: Path, sets: Mapping[str, Sequence[Problem]]) -> lis
     run = model.parent
     if not (run / RUN).is_file():
         return []
-    files = [run / "data" / name for name in ("train.jsonl", "unlabelled.jsonl")]
+    sampled = any(run.glob("*-iteration"))  # plain SFT trains on the labelled questions alone
+    files = [run / "data" / name for name in ("train.jsonl", "unlabelled.jsonl")[: 2 if sampled else 1]]
     trained = {
         normalise_question(problem.question)
         for file in files

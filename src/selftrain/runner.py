@@ -147,11 +147,9 @@ class Runner:
     def sample(self, model: ModelRef, iteration: Iteration, kind: str) -> Samples:
         """K samples a question of U: the first draws, or where those for pairs become labels too, further ones."""
         sampling, arm = self.config.sampling, iteration.arm
-        first, number = 0, sampling.samples_for_pairs
-        if kind == "sample-for-labels":
-            number = sampling.samples_for_labels + (sampling.samples_for_pairs if arm.matched else 0)
-            if self.config.labels.reuse_samples_for_pairs and arm.method == "dpo-st":
-                first = sampling.samples_for_pairs
+        number = sampling.samples_a_question(kind, matched=arm.matched)
+        further = kind == "sample-for-labels" and arm.method == "dpo-st" and self.config.labels.reuse_samples_for_pairs
+        first = sampling.samples_for_pairs if further else 0
         return self.bench.sample(model, range(first, first + number), iteration.number, f"{iteration.name}/{kind}")
 
     def pair(self, samples: Sequence[Samples], iteration: Iteration) -> StageResult:

@@ -55,7 +55,7 @@ class SampleBench(Bench):
         sampling, tests = self.config.sampling, list(self.sets.tests.values())
         questions = [] if self.config.method == "sft" and not self.config.baselines else self.sets.questions
         judged = [*self.sets.validation, *itertools.chain(*tests)]
-        labels = sampling.samples_for_labels + ("st-matched" in self.config.baselines) * sampling.samples_for_pairs
+        labels = sampling.samples_a_question("sample-for-labels", matched="st-matched" in self.config.baselines)
         greedy = self.config.evaluation.max_new_tokens or sampling.max_new_tokens
         slots = SLOTS if sampling.slots == "auto" else sampling.slots
         for problems, ask, samples, tokens in (

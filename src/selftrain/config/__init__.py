@@ -47,6 +47,12 @@ class SamplingConfig(Section):
     backend: Literal["engine", "vllm"] = Field("engine", description="vllm: large models on GPUs; extra vllm (ours)")
     vllm: dict[str, Any] = Field(default_factory=dict, description="further arguments of vLLM's LLM, by name")
 
+    def samples_a_question(self, stage: str, *, matched: bool = False) -> int:
+        """How many a "sample-for-pairs" or "sample-for-labels" stage draws; `matched`: ST with as many as DPO-ST."""
+        if stage == "sample-for-pairs":
+            return self.samples_for_pairs
+        return self.samples_for_labels + (self.samples_for_pairs if matched else 0)
+
 
 class PairsConfig(Section):
     """Which right and wrong completions become pairs (paper's code; not in its text)."""

@@ -87,10 +87,9 @@ class Estimator:
         return _sampled(stage, rows, samples, sum(sum(one.prompts) for one in self.questions), self._sample_length)
 
     def _samples_a_question(self, stage: str) -> int:
-        sampling, (arm, _) = self.config.sampling, _place(stage)
-        if stage.endswith("/sample-for-pairs"):
-            return sampling.samples_for_pairs
-        return sampling.samples_for_labels + (sampling.samples_for_pairs if arm == "st-matched" else 0)
+        return self.config.sampling.samples_a_question(
+            stage.rpartition("/")[2], matched=_place(stage)[0] == "st-matched"
+        )
 
     def _greedy(self, stage: str) -> Work:
         """One answer a problem: evaluation and validation."""
