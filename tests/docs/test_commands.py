@@ -30,7 +30,8 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 SECTIONS = "|".join(name for name, value in load_config("smoke") if isinstance(value, Section))
 SETTING = re.compile(rf"(?<![\w./-])(?:{SECTIONS})\.(?!md\b|py\b|jsonl?\b)(?:[a-zA-Z0-9_]+\.)*[a-z_0-9]+")
 WITHOUT_COMMANDS = ("docs/concepts/", "docs/decisions/", "docs/results/asdiv", "docs/results/quickstart",
-    "docs/results/gsm-symbolic", "docs/results/main-", "docs/results/gsm8k-40")  # fmt: skip
+    "docs/results/gsm-symbolic", "docs/results/main-", "docs/results/iterations-", "docs/results/dpo-step-",
+    "docs/results/compute-", "docs/results/gsm8k-40")  # fmt: skip
 HAS_KEYS_OF_ITS_OWN = ("data.files.", "data.train.params.", "data.train.fields.", "sampling.vllm.")
 
 
