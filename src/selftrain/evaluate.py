@@ -190,7 +190,7 @@ def _seen_in_training(model: Path, sets: Mapping[str, Sequence[Problem]]) -> lis
     if not (run / RUN).is_file():
         return []
     sampled = any(run.glob("*-iteration"))  # plain SFT trains on the labelled questions alone
-    files = [run / "data" / name for name in ("train.jsonl", "unlabelled.jsonl")[: 2 if sampled else 1]]
+    files = [run / "data" / name for name in ("train.jsonl", *(["unlabelled.jsonl"] if sampled else []))]
     trained = {
         normalise_question(problem.question)
         for file in files
