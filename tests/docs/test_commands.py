@@ -31,7 +31,7 @@ SECTIONS = "|".join(name for name, value in load_config("smoke") if isinstance(v
 SETTING = re.compile(rf"(?<![\w./-])(?:{SECTIONS})\.(?!md\b|py\b|jsonl?\b)(?:[a-zA-Z0-9_]+\.)*[a-z_0-9]+")
 WITHOUT_COMMANDS = ("docs/concepts/", "docs/decisions/", "docs/results/asdiv", "docs/results/quickstart",
     "docs/results/gsm-symbolic", "docs/results/main-", "docs/results/iterations-", "docs/results/dpo-step-",
-    "docs/results/compute-", "docs/results/gsm8k-40")  # fmt: skip
+    "docs/results/compute-", "docs/results/samples-", "docs/results/calculator-", "docs/results/gsm8k-40")  # fmt: skip
 HAS_KEYS_OF_ITS_OWN = ("data.files.", "data.train.params.", "data.train.fields.", "sampling.vllm.")
 
 
