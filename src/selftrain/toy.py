@@ -2,8 +2,8 @@
 
 The first two have two layers and make the whole loop runnable in seconds, with no weights at all (`smoke`,
 `smoke-t5`, tests). `small-t5` has 2 M parameters and a vocabulary of whole words and single digits, those of
-gsm_symbolic (extra `gym`): it learns some of a few templates from nothing (recipe `templates-t5`: 26 % of new
-questions, seen once), so that the encoder-decoder path can be judged without T5's weights. The T5 ones have no `<`
+gsm_symbolic (extra `gym`): it learns some of a few templates from nothing (recipe `templates-t5`: 22 % of new
+questions), so that the encoder-decoder path can be judged without T5's weights. The T5 ones have no `<`
 and no newline.
 """
 
