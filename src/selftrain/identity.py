@@ -1,7 +1,6 @@
 """What a run is: its configuration without run control, which says how a run is carried out.
 
 identity(config) == identity(other)      # both may use the same run folder
-same_results(config, other)              # and the finished folders have the same results
 """
 
 from __future__ import annotations
@@ -22,11 +21,6 @@ def identity(config: RunConfig) -> dict[str, Any]:
     """What a run is: its configuration without run control, flattened to dotted keys."""
     flat = dict(flattened(config.model_dump(mode="json")))
     return {key: value for key, value in flat.items() if not key.startswith(RUN_CONTROL)}
-
-
-def same_results(config: RunConfig, other: RunConfig) -> bool:
-    """Whether both are one run with the same baselines."""
-    return identity(config) == identity(other) and config.baselines == other.baselines
 
 
 def flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

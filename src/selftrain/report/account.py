@@ -17,7 +17,7 @@ from selftrain import __version__
 from selftrain.config import RunConfig
 from selftrain.cost import PARTS, stage_cost, total
 from selftrain.hardware import num_cpus
-from selftrain.identity import same_results
+from selftrain.identity import identity
 from selftrain.judged import BROUGHT
 from selftrain.recipe import load_config, recipe_names
 from selftrain.report.expected import expected_stages
@@ -59,7 +59,8 @@ def run_facts(run: RunFiles) -> dict[str, Any]:
 def recipe_of(config: RunConfig) -> str | None:
     """The recipe of this package that a run of these settings is, run control aside; None where it is none."""
     recipe = load_config(config.name) if config.name in recipe_names() else None
-    return config.name if recipe and same_results(recipe, config) else None
+    same = recipe and identity(recipe) == identity(config) and recipe.baselines == config.baselines
+    return config.name if same else None
 
 
 def base_digest(run: RunFiles) -> str | None:

@@ -16,7 +16,7 @@ from selftrain import api
 from selftrain.config import DataSpec, RunConfig
 from selftrain.data.available import check_available
 from selftrain.errors import UserError
-from selftrain.identity import identity, same_results
+from selftrain.identity import identity
 from selftrain.processes import join
 from selftrain.progress import Progress, Silent
 from selftrain.report.files import RunFiles
@@ -71,7 +71,8 @@ def begun(run: StudyRun) -> RunFiles | None:
 def finished_config(run: StudyRun) -> RunConfig | None:
     """The configuration of the finished run in the folder, if it is this one; else None."""
     there = begun(run)
-    return there.config if there and there.is_finished and same_results(there.config, run.config) else None
+    same = there is not None and there.config.baselines == run.config.baselines and there.is_finished
+    return there.config if there is not None and same else None
 
 
 def keeping_weights(config: RunConfig) -> RunConfig:
